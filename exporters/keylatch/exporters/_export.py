@@ -1,0 +1,232 @@
+"""Export a locked network as an artifact directory that has proved itself."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from keylatch.errors import ExportError
+from keylatch.exporters._layout import write_graph
+from keylatch.exporters._onnx_program import INPUT_NAME, Precision, to_onnx
+from keylatch.exporters._proof import Proof, prove
+from keylatch.keys import canonical_json
+from keylatch.locks import InputSpec, LockedModule, LockReport, LockSecret
+from keylatch.runtime import (
+    GATE_NAME,
+    GRAPH_NAME,
+    MANIFEST_NAME,
+    WEIGHTS_NAME,
+    FileDigest,
+    GateTensor,
+    Manifest,
+    model_id_of,
+)
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+METADATA_KEY = "keylatch.lock"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Exported:
+    """An exported artifact.
+
+    Attributes:
+        path: Its directory.
+        model_id: SHA-256 of its manifest, hex; licenses name it.
+        secret_values: For the vault's section of this model: what a license carries. Secret.
+        proof: What the export was held to.
+    """
+
+    path: Path
+    model_id: str
+    secret_values: Mapping[str, Array]
+    proof: Proof
+
+    def __repr__(self) -> str:
+        return f"Exported({str(self.path)!r}, model {self.model_id[:8]}…, {len(self.secret_values)} secret values)"
+
+
+def export(
+    module: LockedModule,
+    secret: LockSecret,
+    path: str | PathLike[str],
+    *,
+    report: LockReport | None = None,
+    precision: Precision = "float32",
+    uint8_input: bool = False,
+    name: str | None = None,
+    opset: int | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Export a locked module.
+
+    The artifact is made in a temporary directory beside its place, proved there against the PyTorch module (keyed and
+    locked, onnx.checker, stock onnxruntime), and moved into place. After an error nothing is left behind.
+
+    Args:
+        module: The locked module.
+        secret: What opens it, for the proof; nothing of it is written.
+        path: The artifact's directory, e.g. ``resnet50.latch``.
+        report: The lock's report; its public figures go into the artifact.
+        precision: What the network computes in. Images and outputs are float32 in either case.
+        uint8_input: Take raw bytes, NHWC; casting, scaling, normalization and layout become part of the graph.
+        name: The model's name; default: the directory's name without its suffix.
+        opset: ONNX operator set; default: the exporter's.
+        overwrite: Replace an existing artifact.
+
+    Raises:
+        ExportError: If the network cannot be exported or the place is taken.
+        ProofError: If the artifact does not prove itself.
+    """
+    target = Path(path)
+    if target.exists() and not overwrite:
+        raise ExportError(f"{target} exists already", hint="choose another name, or overwrite it on purpose")
+    if not target.parent.is_dir():
+        raise ExportError(f"the folder {target.parent} does not exist", hint="create it first")
+    reference = _on_cpu(module.with_uint8_input() if uint8_input else module)
+    computed = copy.deepcopy(reference).half() if precision == "float16" else reference
+    values = {key: value.numpy() for key, value in computed.secret_values(secret).items()}
+    model = to_onnx(computed, computed.spec, computed.outputs.names, opset=opset)
+    _require_gate(model, values)
+    description = _describe(module, report)
+    model.metadata_props[METADATA_KEY] = canonical_json(description).decode()
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        write_graph(model, folder, graph=GRAPH_NAME, weights=WEIGHTS_NAME, gate=GATE_NAME, gate_names=values)
+        proof = prove(folder, reference, secret, values, precision)
+        facts = _facts(name or target.name.removesuffix(".latch"), model, computed.spec, module.spec, precision)
+        manifest = _manifest(folder, facts, description, values)
+        (folder / MANIFEST_NAME).write_bytes(manifest)
+        _publish(folder, target)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return Exported(target, model_id_of(manifest), {**values, **proof.known_answer}, proof)
+
+
+def export_plain(model: nn.Module, spec: InputSpec, path: str | PathLike[str], *, opset: int | None = None) -> Path:
+    """Export a network without any lock, with the same exporter: the baseline for benchmarks.
+
+    Args:
+        model: In evaluation mode.
+        spec: Its input convention.
+        path: A directory to create; it gets model.onnx and model.onnx.data.
+        opset: ONNX operator set.
+
+    Returns:
+        The path of model.onnx.
+
+    Raises:
+        ExportError: If the network cannot be exported or the directory exists.
+    """
+    target = Path(path)
+    if target.exists():
+        raise ExportError(f"{target} exists already", hint="choose another name")
+    with torch.no_grad():
+        example = model(torch.zeros((1, *spec.shape), dtype=spec.torch_dtype))
+    count = sum(isinstance(leaf, torch.Tensor) for leaf in torch.utils._pytree.tree_leaves(example))
+    names = ("output",) if count == 1 else tuple(f"output_{index}" for index in range(count))
+    graph = to_onnx(model, spec, names, opset=opset)
+    target.mkdir(parents=True)
+    write_graph(graph, target, graph=GRAPH_NAME, weights=WEIGHTS_NAME, gate=GATE_NAME, gate_names=())
+    (target / GATE_NAME).unlink()
+    return target / GRAPH_NAME
+
+
+def _on_cpu(module: LockedModule) -> LockedModule:
+    return copy.deepcopy(module).cpu().float()
+
+
+def _require_gate(model: ir.Model, values: Mapping[str, Array]) -> None:
+    """The exporter must not have folded, merged or retyped a gate tensor."""
+    for name, value in values.items():
+        found = model.graph.initializers.get(name)
+        tensor = None if found is None else found.const_value
+        if tensor is None or tuple(tensor.shape) != value.shape or tensor.numpy().dtype != value.dtype:
+            raise ExportError(
+                f"the exporter changed the gate tensor {name}", hint="report this network; another opset may help"
+            )
+
+
+def _describe(module: LockedModule, report: LockReport | None) -> dict[str, Any]:
+    description = module.description.to_json()
+    if report is not None:
+        description["report"] = {
+            "margin": report.margin,
+            "multiply_adds": report.multiply_adds,
+            "extra_multiplications": report.extra_multiplications,
+            "means": [layer.means for layer in report.layers],
+        }
+    return description
+
+
+def _facts(name: str, model: ir.Model, spec: InputSpec, own: InputSpec, precision: Precision) -> dict[str, Any]:
+    outputs = [
+        {"name": value.name, "shape": [size if isinstance(size, int) else str(size) for size in value.shape or ()]}
+        for value in model.graph.outputs
+    ]
+    return {
+        "name": name,
+        "precision": precision,
+        "input": {"name": INPUT_NAME, "shape": ["batch", *spec.shape], **spec.to_json()},
+        "normalization": {"mean": list(own.mean), "std": list(own.std)},
+        "outputs": outputs,
+    }
+
+
+def _manifest(folder: Path, facts: dict[str, Any], lock: dict[str, Any], values: Mapping[str, Array]) -> bytes:
+    gate = tuple(GateTensor(name, value.dtype.name, value.shape) for name, value in values.items())
+    files = {name: _digest(folder / name) for name in (GRAPH_NAME, WEIGHTS_NAME, GATE_NAME)}
+    return Manifest(facts, lock, gate, files).serialize()
+
+
+def _digest(path: Path) -> FileDigest:
+    with path.open("rb") as file:
+        return FileDigest(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _publish(folder: Path, target: Path) -> None:
+    """Move a finished directory into place; an artifact that stood there is kept until the new one stands."""
+    folder.chmod(0o755)
+    for file in folder.iterdir():
+        _sync(file)
+    _sync(folder)
+    if target.exists():
+        retired = folder.with_name(folder.name + ".old")
+        target.rename(retired)
+        try:
+            folder.rename(target)
+        except OSError:
+            retired.rename(target)
+            raise
+        shutil.rmtree(retired)
+    else:
+        folder.rename(target)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def describe_proof(proof: Proof) -> dict[str, float]:
+    """The figures of a proof, without the known answer."""
+    return {key: value for key, value in asdict(proof).items() if key != "known_answer"}

@@ -1,0 +1,77 @@
+"""Licenses and keys: who issued, to which device, for which model, until when; and the secrets that go with it.
+
+    _secret_bytes      the type secrets live in
+    _encoding          strict JSON and base64url
+    _files             bounded reading, atomic writing
+    _passphrase        asking, and Argon2id
+    _sealed            the encrypted file that private keys and vaults share
+    _key_file          private keys on disk
+    _issuer_key        the issuer's Ed25519 key pair
+    _device_key        the device's P-256 key: the protocol, the public half
+    _file_device_key   a device key in a file; device keys by URI
+    _license           the license file's frame
+    _claims            what a license says
+    _clock             the floor under "now"
+    _token             claims, signed
+    _recipients        the content key, wrapped for devices
+    _tensors           named arrays to bytes and back
+    _issue             issuing a license
+    _open              opening a license, step by step
+    _vault             the issuer's secrets at rest
+
+Imports only numpy, cryptography, joserfc and safetensors.
+"""
+
+from __future__ import annotations
+
+from keylatch.keys._claims import MAX_DEVICES, Claims, UnverifiedClaims
+from keylatch.keys._clock import BUILD_TIME, clock_floor, current_time
+from keylatch.keys._device_key import DeviceKey, DevicePublicKey
+from keylatch.keys._encoding import canonical_json, parse_json_object
+from keylatch.keys._file_device_key import FileDeviceKey, open_device_key
+from keylatch.keys._issue import issue_license
+from keylatch.keys._issuer_key import IssuerKey, IssuerPublicKey
+from keylatch.keys._license import MAX_LICENSE_BYTES, License, parse_license, read_license, write_license
+from keylatch.keys._open import (
+    check_validity,
+    decrypt_license,
+    read_claims_unverified,
+    read_recipients_unverified,
+    verify_license,
+)
+from keylatch.keys._passphrase import PassphraseCallback
+from keylatch.keys._secret_bytes import SecretBytes
+from keylatch.keys._vault import Vault, read_vault, write_vault
+
+__all__ = [
+    "BUILD_TIME",
+    "Claims",
+    "DeviceKey",
+    "DevicePublicKey",
+    "FileDeviceKey",
+    "IssuerKey",
+    "IssuerPublicKey",
+    "License",
+    "MAX_DEVICES",
+    "MAX_LICENSE_BYTES",
+    "PassphraseCallback",
+    "SecretBytes",
+    "UnverifiedClaims",
+    "Vault",
+    "canonical_json",
+    "check_validity",
+    "clock_floor",
+    "current_time",
+    "decrypt_license",
+    "issue_license",
+    "open_device_key",
+    "parse_json_object",
+    "parse_license",
+    "read_claims_unverified",
+    "read_license",
+    "read_recipients_unverified",
+    "read_vault",
+    "verify_license",
+    "write_license",
+    "write_vault",
+]

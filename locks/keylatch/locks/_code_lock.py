@@ -1,0 +1,206 @@
+"""The code lock: lock a network in seconds, without data and without training.
+
+Source: "Staining and locking computer vision models without retraining" (arXiv 2507.22000) for the idea of a trigger
+patch; the code, the sign gates and their bound are our own derivation (docs/decisions/0002).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+
+from keylatch.errors import LockError
+from keylatch.locks._capture import capture
+from keylatch.locks._centering import ChannelMeans, channel_means
+from keylatch.locks._code import code_bits_for
+from keylatch.locks._fold_batch_norm import fold_batch_norms
+from keylatch.locks._gate_sites import (
+    COST_SHARE,
+    DEFAULT_GATES,
+    MINIMUM_CHANNELS,
+    GateSite,
+    choose_sites,
+    find_sites,
+    sites_named,
+)
+from keylatch.locks._input_spec import InputSpec
+from keylatch.locks._locked_module import CodeLockDescription, LockedModule
+from keylatch.locks._patch import Patch, find_patch
+from keylatch.locks._patch_gate import Corner, PatchGate, PatchPlace
+from keylatch.locks._randomness import SEED_BYTES, SeededDraws
+from keylatch.locks._report import LayerReport, LockReport
+from keylatch.locks._sample_images import sample_images
+from keylatch.locks._secret import LockSecret
+from keylatch.locks._sign_gates import insert_gates, pad_explicitly
+
+SAMPLE_IMAGES = 8
+_CHECK_IMAGES = 2
+_LARGEST_ERROR = 1e-3  # of the output range; a float32 network is at 1e-6, an unstable one above this cannot be locked
+_LEAST_DIFFERENCE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """A locked network.
+
+    Attributes:
+        module: The locked module; evaluate it with `module.opened(secret)`.
+        secret: What opens it. Keep it in a vault.
+        report: What was done and what it guarantees.
+    """
+
+    module: LockedModule
+    secret: LockSecret
+    report: LockReport
+
+
+def code_lock(
+    model: nn.Module | torch.export.ExportedProgram,
+    spec: InputSpec,
+    *,
+    patch_size: int = 16,
+    code_bits: int | None = None,
+    corner: Corner = "bottom-right",
+    layers: Sequence[str] | None = None,
+    gates: int = DEFAULT_GATES,
+    minimum_channels: int = MINIMUM_CHANNELS,
+    cost_share: float = COST_SHARE,
+    calibration: torch.Tensor | None = None,
+    seed: bytes | None = None,
+) -> Locked:
+    """Lock a network with a code that a small patch in the image's corner carries.
+
+    Args:
+        model: A module in evaluation mode whose forward takes one image batch, or its exported program with a free
+            batch dimension. It is copied, not changed.
+        spec: Size and value range of its images.
+        patch_size: Side of the patch in pixels.
+        code_bits: Bits of the secret code; default min(256, a third of the patch's values).
+        corner: Where the patch is.
+        layers: Names of the layers to gate; default: chosen by depth and cost.
+        gates: How many layers to choose.
+        minimum_channels: Fewest input channels of a gated layer.
+        cost_share: Most extra multiplications, as a share of the network's own.
+        calibration: Unlabeled images as the model takes them, (N, *spec.shape); they center the gates best.
+        seed: 32 bytes to draw the secret from; default fresh. Whoever has it has the secret.
+
+    Returns:
+        The locked module, its secret and a report.
+
+    Raises:
+        LockError: If the network cannot be locked as asked; the message names the reason, the hint the remedy.
+    """
+    place = PatchPlace(patch_size, corner)
+    place.require_fit(spec)
+    pixels = spec.channels * patch_size**2
+    bits = code_bits_for(pixels, code_bits)
+    graph, outputs = capture(model, spec)
+    known = fold_batch_norms(graph)
+    sites, multiply_adds = find_sites(graph, minimum_channels=minimum_channels)
+    chosen = (
+        choose_sites(sites, multiply_adds, gates=gates, cost_share=cost_share)
+        if layers is None
+        else sites_named(sites, layers)
+    )
+    named = tuple((site.name, site.channels) for site in chosen)
+    description = CodeLockDescription(secrets.token_bytes(SEED_BYTES), bits, place, spec, named)
+    gate = description.gate(spec).to(_device(graph))
+    code = SeededDraws(secrets.token_bytes(SEED_BYTES) if seed is None else seed, "code").signs(bits)
+    patch = find_patch(gate.code_map.projection, code)
+
+    calibrated = calibration is not None
+    images = _images(spec, calibration).to(_device(graph))
+    patched = _paste(gate, patch, images)
+    reference = _reference(graph, patched[:_CHECK_IMAGES])
+    pad_explicitly(graph, chosen)
+    means = channel_means(graph, chosen, known, patched, calibrated=calibrated)
+    signs = gate.code_map.signs(code)
+    defaults = SeededDraws(description.public_seed, "locked defaults")
+    insert_gates(graph, chosen, signs, [mean.values for mean in means], defaults)
+
+    secret = LockSecret(code, patch.pixels, tuple(mean.values for mean in means))
+    module = LockedModule(gate, graph, outputs, description)
+    module.requires_grad_(True)
+    errors = _prove(module, secret, images[:_CHECK_IMAGES], reference)
+    return Locked(module, secret, _report(chosen, means, bits, patch.margin, multiply_adds, errors))
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+
+
+def _images(spec: InputSpec, calibration: torch.Tensor | None) -> torch.Tensor:
+    if calibration is None:
+        return spec.from_pixels(sample_images(SAMPLE_IMAGES, spec.channels, spec.height, spec.width))
+    if calibration.dim() != 4 or tuple(calibration.shape[1:]) != spec.shape or len(calibration) < _CHECK_IMAGES:
+        raise LockError(
+            f"calibration images have shape {tuple(calibration.shape)}, expected (N, *{spec.shape})",
+            hint="give at least two images, better a hundred, prepared as the model takes them",
+        )
+    return calibration.to(spec.torch_dtype)
+
+
+def _paste(gate: PatchGate, patch: Patch, images: torch.Tensor) -> torch.Tensor:
+    row, column = gate.place.start(gate.spec)
+    rows, columns = slice(row, row + gate.place.size), slice(column, column + gate.place.size)
+    pasted = images.clone()
+    value = gate.patch_value(patch.pixels).to(images)
+    if gate.spec.layout == "NCHW":
+        pasted[:, :, rows, columns] = value
+    else:
+        pasted[:, rows, columns, :] = value
+    return pasted
+
+
+def _reference(graph: fx.GraphModule, patched: torch.Tensor) -> list[torch.Tensor]:
+    with torch.no_grad():
+        return [output.clone() for output in graph(patched)]
+
+
+def _prove(
+    module: LockedModule, secret: LockSecret, images: torch.Tensor, reference: list[torch.Tensor]
+) -> tuple[float, float]:
+    """Compare opened and locked outputs with the original's; both as shares of the output range."""
+    with torch.no_grad():
+        locked = _difference(module.flat(images), reference)
+        with module.opened(secret):
+            opened = _difference(module.flat(images), reference)
+    if not opened <= _LARGEST_ERROR:
+        raise LockError(
+            f"the opened network differs from the original by {opened:.1e} of its output range",
+            hint="the network is numerically unstable or not deterministic; gate other layers with layers=[...]",
+        )
+    if not locked >= _LEAST_DIFFERENCE:
+        raise LockError(
+            f"the locked network differs from the original by only {locked:.1e} of its output range",
+            hint="the chosen layers hardly matter to the output; gate others with layers=[...], or more with gates=",
+        )
+    return opened, locked
+
+
+def _difference(outputs: tuple[torch.Tensor, ...], reference: list[torch.Tensor]) -> float:
+    worst = 0.0
+    for output, expected in zip(outputs, reference, strict=True):
+        if expected.is_floating_point():
+            span = float((expected.max() - expected.min()).clamp(min=1e-12))
+            worst = max(worst, float((output - expected).abs().max()) / span)
+    return worst
+
+
+def _report(
+    sites: Sequence[GateSite],
+    means: Sequence[ChannelMeans],
+    bits: int,
+    margin: float,
+    multiply_adds: int,
+    errors: tuple[float, float],
+) -> LockReport:
+    layers = tuple(
+        LayerReport(site.name, site.channels, site.elements, site.depth, mean.source)
+        for site, mean in zip(sites, means, strict=True)
+    )
+    return LockReport(layers, bits, margin, multiply_adds, *errors)

@@ -1,0 +1,75 @@
+"""What a code lock did, what it costs and what it guarantees."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from keylatch.locks._code import log2_chance_within
+
+NEAR_CODES = (0, 1, 2, 4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """One gated layer.
+
+    Attributes:
+        name: Its weight's name.
+        channels: Input channels, one sign each.
+        extra_multiplications: For one image.
+        depth: Share of the network's computation before it.
+        means: Where its channel means come from.
+    """
+
+    name: str
+    channels: int
+    extra_multiplications: int
+    depth: float
+    means: str
+
+
+@dataclass(frozen=True, slots=True)
+class LockReport:
+    """The report of a code lock.
+
+    Attributes:
+        layers: The gated layers.
+        code_bits: d.
+        margin: The smallest distance of a code bit's response from its threshold, in units of the pixel range.
+        multiply_adds: The original network's, for one image.
+        unlocked_error: Largest difference between the opened and the original network on patched test images, as a
+            share of the output range.
+        locked_difference: The same between the locked and the original network.
+    """
+
+    layers: tuple[LayerReport, ...]
+    code_bits: int
+    margin: float
+    multiply_adds: int
+    unlocked_error: float
+    locked_difference: float
+
+    @property
+    def extra_multiplications(self) -> int:
+        """For one image, over all gates."""
+        return sum(layer.extra_multiplications for layer in self.layers)
+
+    @property
+    def log2_false_positive(self) -> int:
+        """log2 of the chance that an image opens the lock, for any images that do not depend on the code."""
+        return -self.code_bits
+
+    def log2_near_codes(self) -> dict[int, float]:
+        """log2 of the chance that an image's code comes within t bits, for some t."""
+        wanted = [bits for bits in NEAR_CODES if bits <= self.code_bits // 2]
+        return {bits: log2_chance_within(self.code_bits, bits) for bits in wanted}
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {
+            **asdict(self),
+            "extra_multiplications": self.extra_multiplications,
+            "log2_false_positive": self.log2_false_positive,
+            "log2_near_codes": {str(bits): chance for bits, chance in self.log2_near_codes().items()},
+        }

@@ -1,0 +1,104 @@
+"""Keep a locked module in a file between locking and exporting: a torch.export program with the lock beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import warnings
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from keylatch.errors import FormatError, LockError, OutputError
+from keylatch.locks._capture import OutputLayout, as_plain_graph
+from keylatch.locks._locked_module import CodeLockDescription, LockedModule
+from keylatch.locks._report import LayerReport, LockReport
+
+_ENTRY = "keylatch.lock.json"
+_BATCH = 2
+
+
+def save_locked(path: str | PathLike[str], module: LockedModule, report: LockReport) -> None:
+    """Write a locked module, without its secret, as one .pt2 file.
+
+    Args:
+        path: Where it goes; must not exist.
+        module: The locked module, float32, as `code_lock` gave it (perhaps fine-tuned).
+        report: Its report.
+
+    Raises:
+        OutputError: The file exists or cannot be written.
+    """
+    target = Path(path)
+    if target.exists():
+        raise OutputError(f"{target} exists already", hint="choose another name")
+    device = module.gate.patch.device
+    image = torch.zeros((_BATCH, *module.spec.shape), dtype=module.spec.torch_dtype, device=device)
+    signs = torch.zeros((_BATCH, module.description.channels), device=device)
+    batch = torch.export.Dim("batch", min=1)
+    with torch.no_grad():
+        program = torch.export.export(
+            module.body, (image, signs), dynamic_shapes=({0: batch}, {0: batch}), strict=False
+        )
+    lock = {
+        "lock": module.description.to_json(),
+        "outputs": {"names": list(module.outputs.names), "kind": module.outputs.kind},
+        "report": report.to_json(),
+    }
+    temporary = target.parent / f".{target.name}.{secrets.token_hex(8)}.pt2"
+    try:
+        torch.export.save(program, temporary, extra_files={_ENTRY: json.dumps(lock)})
+        os.link(temporary, target)
+    except OSError as error:
+        raise OutputError(f"{target} cannot be written: {error.strerror}", hint="check the folder") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_locked(path: str | PathLike[str]) -> tuple[LockedModule, LockReport]:
+    """Read what `save_locked` wrote.
+
+    Raises:
+        FormatError: If it is no such file.
+    """
+    extra = {_ENTRY: ""}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.load(path, extra_files=extra)
+        lock = json.loads(extra[_ENTRY])
+    except FileNotFoundError:
+        raise FormatError(f"locked module {path} does not exist", hint="make it with `keylatch lock`") from None
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        raise FormatError(
+            f"{path} is not a locked module: {type(error).__name__}", hint="make it with `keylatch lock`"
+        ) from None
+    description = CodeLockDescription.from_json(lock["lock"])
+    outputs = OutputLayout(tuple(lock["outputs"]["names"]), lock["outputs"]["kind"])
+    module = LockedModule(description.gate(description.spec), as_plain_graph(program), outputs, description)
+    return module, _report(lock["report"])
+
+
+def _report(data: dict[str, Any]) -> LockReport:
+    fields = {name: data[name] for name in LockReport.__dataclass_fields__ if name != "layers"}
+    return LockReport(layers=tuple(LayerReport(**layer) for layer in data["layers"]), **fields)
+
+
+def load_program(path: str | PathLike[str]) -> torch.export.ExportedProgram:
+    """Read a network saved with `torch.export.save`.
+
+    Raises:
+        LockError: If it is no exported program.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.export.load(path)
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        raise LockError(
+            f"{path} is not a torch.export program: {type(error).__name__}",
+            hint="save the network with torch.export.save(program, path)",
+        ) from None

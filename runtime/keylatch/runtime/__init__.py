@@ -1,0 +1,66 @@
+"""The runtime: open a locked model with a license, and run it.
+
+    _session           InferenceSession
+    _opening           the verified opening, step by step
+    _model_files       reading and hashing the model's files
+    _manifest          what a locked model is made of
+    _graph_scan        what a graph would make onnxruntime read
+    _session_options   options and providers, without side doors
+    _known_answer      proof that a session is really unlocked
+    _input_check       clear errors for wrong inputs
+    _comparison        two callables timed in turn
+
+Imports onnxruntime, numpy and `keylatch.keys`; never torch or onnx.
+"""
+
+from __future__ import annotations
+
+from keylatch.errors import MissingExtraError
+
+try:
+    import onnxruntime as _onnxruntime  # noqa: F401
+except ModuleNotFoundError:
+    raise MissingExtraError("running a model", "onnxruntime", "cpu") from None
+
+from keylatch.runtime._comparison import Comparison, compare
+from keylatch.runtime._graph_scan import GraphFacts, scan_graph
+from keylatch.runtime._known_answer import choose_pairs, known_answer_input, new_question, values_to_license
+from keylatch.runtime._manifest import (
+    FORMAT,
+    GATE_NAME,
+    GRAPH_NAME,
+    MANIFEST_NAME,
+    WEIGHTS_NAME,
+    FileDigest,
+    GateTensor,
+    Manifest,
+    model_id_of,
+    parse_manifest,
+)
+from keylatch.runtime._model_files import ModelFiles, read_manifest, read_model_files
+from keylatch.runtime._session import InferenceSession
+
+__all__ = [
+    "FORMAT",
+    "GATE_NAME",
+    "GRAPH_NAME",
+    "MANIFEST_NAME",
+    "WEIGHTS_NAME",
+    "Comparison",
+    "FileDigest",
+    "GateTensor",
+    "GraphFacts",
+    "InferenceSession",
+    "Manifest",
+    "ModelFiles",
+    "choose_pairs",
+    "compare",
+    "known_answer_input",
+    "model_id_of",
+    "new_question",
+    "parse_manifest",
+    "read_manifest",
+    "read_model_files",
+    "scan_graph",
+    "values_to_license",
+]

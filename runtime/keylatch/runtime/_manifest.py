@@ -1,0 +1,149 @@
+"""The manifest of a locked model: what it is, which files it has, which tensors a license brings.
+
+`manifest.json` is canonical JSON, and its SHA-256 is the model's identity, the `model_id` that a license names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from keylatch.errors import ArtifactError
+from keylatch.keys import canonical_json, parse_json_object
+
+FORMAT = "keylatch/1"
+MANIFEST_NAME, GRAPH_NAME, WEIGHTS_NAME, GATE_NAME = "manifest.json", "model.onnx", "model.onnx.data", "gate.bin"
+
+MAX_MANIFEST_BYTES = 4 * 2**20
+MAX_FILE_BYTES = {
+    GRAPH_NAME: 2**31 - 1,  # protobuf's own limit
+    GATE_NAME: 2**30,
+    WEIGHTS_NAME: 2**40,
+}
+MAX_GATE_TENSORS = 4096
+
+DTYPES = {
+    "bool": 1, "uint8": 1, "int8": 1, "float16": 2, "uint16": 2, "int16": 2,
+    "float32": 4, "int32": 4, "uint32": 4, "float64": 8, "int64": 8, "uint64": 8,
+}  # fmt: skip
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_HINT = "get the locked model again from its issuer"
+
+
+@dataclass(frozen=True, slots=True)
+class GateTensor:
+    """A tensor that a license brings: its name in the graph, dtype and shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FileDigest:
+    """Size in bytes and SHA-256 (hex) of one of the model's files."""
+
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A locked model's manifest.
+
+    Attributes:
+        model: The network's public facts: name, inputs, outputs, pixel convention.
+        lock: The lock's public description.
+        gate: The tensors that a license brings.
+        files: The model's files.
+    """
+
+    model: Mapping[str, Any]
+    lock: Mapping[str, Any]
+    gate: tuple[GateTensor, ...]
+    files: Mapping[str, FileDigest] = field(default_factory=dict)
+
+    def serialize(self) -> bytes:
+        """Canonical JSON; the bytes of manifest.json."""
+        return canonical_json(
+            {
+                "format": FORMAT,
+                "model": self.model,
+                "lock": self.lock,
+                "gate": [{"name": t.name, "dtype": t.dtype, "shape": list(t.shape)} for t in self.gate],
+                "files": {name: {"bytes": f.size_bytes, "sha256": f.sha256} for name, f in self.files.items()},
+            }
+        )
+
+
+def model_id_of(manifest_bytes: bytes) -> str:
+    """The model's identity: SHA-256 of manifest.json, hex."""
+    return hashlib.sha256(manifest_bytes).hexdigest()
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Read a manifest.
+
+    Args:
+        data: The bytes of manifest.json.
+
+    Raises:
+        FormatError: If it is not strict JSON.
+        ArtifactError: If it is no manifest of this format, or names unsafe files.
+    """
+    fields = parse_json_object(data, "manifest.json", fractions=True)
+    if fields.get("format") != FORMAT:
+        raise ArtifactError(
+            f"manifest.json has format {fields.get('format')!r:.40}, expected {FORMAT!r}",
+            hint="update keylatch, or get the model in this format",
+        )
+    if set(fields) != {"format", "model", "lock", "gate", "files"} or canonical_json(fields) != data:
+        raise ArtifactError("manifest.json is not in canonical form", hint=_HINT)
+    model, lock = fields["model"], fields["lock"]
+    if not isinstance(model, dict) or not isinstance(lock, dict):
+        raise ArtifactError("manifest.json describes no model or no lock", hint=_HINT)
+    return Manifest(model, lock, _parse_gate(fields["gate"]), _parse_files(fields["files"]))
+
+
+def _parse_gate(entries: object) -> tuple[GateTensor, ...]:
+    if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_GATE_TENSORS:
+        raise ArtifactError("manifest.json lists no gate tensors", hint=_HINT)
+    gate = tuple(_parse_gate_tensor(entry) for entry in entries)
+    if len({tensor.name for tensor in gate}) != len(gate):
+        raise ArtifactError("manifest.json lists a gate tensor twice", hint=_HINT)
+    return gate
+
+
+def _parse_gate_tensor(entry: object) -> GateTensor:
+    match entry:
+        case {"name": str(name), "dtype": str(dtype), "shape": list(shape), **rest} if not rest and dtype in DTYPES:
+            if all(type(size) is int and 0 < size < 2**31 for size in shape):
+                return GateTensor(name, dtype, tuple(shape))
+    raise ArtifactError("manifest.json has a malformed gate tensor", hint=_HINT)
+
+
+def _parse_files(entries: object) -> dict[str, FileDigest]:
+    if not isinstance(entries, dict):
+        raise ArtifactError("manifest.json lists no files", hint=_HINT)
+    for name in entries:
+        # Only these three plain names exist in this format: no separators, no links, no parent directories.
+        if name not in MAX_FILE_BYTES:
+            raise ArtifactError(
+                f"manifest.json names the file {name!r:.60}, expected one of {', '.join(MAX_FILE_BYTES)}", hint=_HINT
+            )
+    missing = {GRAPH_NAME, GATE_NAME} - entries.keys()
+    if missing:
+        raise ArtifactError(f"manifest.json does not list {min(missing)}", hint=_HINT)
+    return {name: _parse_digest(name, entry) for name, entry in entries.items()}
+
+
+def _parse_digest(name: str, entry: object) -> FileDigest:
+    match entry:
+        case {"bytes": int(size), "sha256": str(digest), **rest} if not rest and type(size) is int:
+            if 0 <= size <= MAX_FILE_BYTES[name] and _DIGEST.fullmatch(digest):
+                return FileDigest(size, digest)
+    raise ArtifactError(f"manifest.json has a malformed size or digest for {name}", hint=_HINT)

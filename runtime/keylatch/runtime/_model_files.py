@@ -1,0 +1,200 @@
+"""Read a locked model's files: each once, bounded, from inside its directory; what was hashed is what is used."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import stat
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from keylatch.errors import ArtifactError, DigestError
+from keylatch.runtime._graph_scan import GraphFacts, require_contained, scan_graph
+from keylatch.runtime._manifest import (
+    GATE_NAME,
+    GRAPH_NAME,
+    MANIFEST_NAME,
+    MAX_MANIFEST_BYTES,
+    WEIGHTS_NAME,
+    FileDigest,
+    Manifest,
+    model_id_of,
+    parse_manifest,
+)
+
+Buffer: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
+
+_CHUNK_BYTES = 4 * 2**20
+_HINT = "get the locked model again from its issuer"
+# O_NOFOLLOW: a link could lead out of the directory. O_NONBLOCK: a FIFO must not make us wait.
+_READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A locked model in memory, its weights perhaps still on the way.
+
+    Attributes:
+        manifest: The parsed manifest.
+        model_id: SHA-256 of manifest.json, hex.
+        graph: model.onnx, verified.
+        facts: What the graph would make onnxruntime read, checked.
+        gate: gate.bin, verified.
+        weights: model.onnx.data, being read; None if there is none.
+        weights_digest: Its digest, being computed.
+    """
+
+    manifest: Manifest
+    model_id: str
+    graph: bytes
+    facts: GraphFacts
+    gate: Buffer
+    weights: Future[Buffer] | None
+    weights_digest: Future[None] | None
+
+    def external(self) -> dict[str, Buffer]:
+        """File name to bytes, for every file that holds external data; waits for the weights to be read."""
+        loaded = {} if self.weights is None else {WEIGHTS_NAME: self.weights.result()}
+        return {GATE_NAME: self.gate, **loaded}
+
+    def finish(self) -> None:
+        """Wait until every file is verified.
+
+        Raises:
+            DigestError: If the weights are not those of the manifest; whatever was made of them must be discarded.
+        """
+        if self.weights_digest is not None:
+            self.weights_digest.result()
+
+
+def read_manifest(directory: Path) -> tuple[Manifest, str]:
+    """Read only the manifest of a locked model.
+
+    Returns:
+        The manifest and the model_id.
+
+    Raises:
+        ArtifactError: If there is none, or it is malformed.
+    """
+    with _directory(directory) as folder:
+        data = _read(folder, MANIFEST_NAME, limit=MAX_MANIFEST_BYTES).tobytes()
+    return parse_manifest(data), model_id_of(data)
+
+
+@contextmanager
+def read_model_files(directory: Path) -> Iterator[ModelFiles]:
+    """Read and verify a locked model.
+
+    Manifest, graph and gate are verified before this yields, and before anything parses them. The weights, which
+    nothing parses, are hashed on another thread meanwhile: call `finish` before using what was made of them.
+
+    Raises:
+        ArtifactError: If a file is missing, is a link, has the wrong size, or the graph refers to other files.
+        DigestError: If a file's bytes are not those of the manifest.
+    """
+    manifest, model_id = read_manifest(directory)
+    with _directory(directory) as folder, ThreadPoolExecutor(3, thread_name_prefix="keylatch-weights") as pool:
+        weights, weights_digest = None, None
+        if WEIGHTS_NAME in manifest.files:
+            weights, weights_digest = _start_weights(folder, manifest.files[WEIGHTS_NAME], pool)
+        graph = _read_verified(folder, GRAPH_NAME, manifest).tobytes()
+        gate = _read_verified(folder, GATE_NAME, manifest)
+        facts = scan_graph(graph)
+        require_contained(facts, set(manifest.files))
+        yield ModelFiles(manifest, model_id, graph, facts, gate, weights, weights_digest)
+
+
+@contextmanager
+def _directory(path: Path) -> Iterator[int]:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        reason = "is not a directory" if isinstance(error, NotADirectoryError) else "cannot be opened"
+        missing = isinstance(error, FileNotFoundError)
+        raise ArtifactError(
+            f"locked model {path} {'does not exist' if missing else reason}",
+            hint="name the model's directory, e.g. resnet50.latch",
+        ) from None
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _opened(folder: int, name: str, *, limit: int, expected: int | None) -> Iterator[tuple[int, int]]:
+    """The descriptor and size of a regular file inside the directory."""
+    try:
+        descriptor = os.open(name, _READ_FLAGS, dir_fd=folder)
+    except FileNotFoundError:
+        raise ArtifactError(f"{name} is missing from the locked model", hint=_HINT) from None
+    except OSError as error:
+        raise ArtifactError(f"{name} cannot be opened: {error.strerror}; links are not followed", hint=_HINT) from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ArtifactError(f"{name} is not a regular file", hint=_HINT)
+        if expected is not None and status.st_size != expected:
+            raise DigestError(f"{name} has {status.st_size} bytes, expected {expected}", hint=_HINT)
+        if status.st_size > limit:
+            raise ArtifactError(f"{name} has {status.st_size} bytes, expected at most {limit}", hint=_HINT)
+        yield descriptor, status.st_size
+    finally:
+        os.close(descriptor)
+
+
+def _read(folder: int, name: str, *, limit: int, expected: int | None = None) -> Buffer:
+    with _opened(folder, name, limit=limit, expected=expected) as (descriptor, size):
+        buffer: Buffer = np.empty(size, dtype=np.uint8)
+        _fill(descriptor, buffer, name)
+        return buffer
+
+
+def _fill(descriptor: int, buffer: Buffer, name: str, *, start: int = 0, end: int | None = None) -> None:
+    """Read part of a file into the same part of a buffer."""
+    view, position, stop = memoryview(buffer.data), start, len(buffer) if end is None else end
+    while position < stop:
+        count = os.preadv(descriptor, [view[position : min(stop, position + _CHUNK_BYTES)]], position)
+        if count == 0:
+            raise DigestError(f"{name} became shorter while it was read", hint="try again")
+        position += count
+
+
+def _read_verified(folder: int, name: str, manifest: Manifest) -> Buffer:
+    expected = manifest.files[name]
+    buffer = _read(folder, name, limit=expected.size_bytes, expected=expected.size_bytes)
+    _require_digest(name, hashlib.sha256(buffer.data), expected)
+    return buffer
+
+
+def _start_weights(folder: int, expected: FileDigest, pool: ThreadPoolExecutor) -> tuple[Future[Buffer], Future[None]]:
+    """Start reading the weights on two threads, and then hashing them on one.
+
+    Reading 100 MB costs 28 ms on one core and 16 ms on two, hashing it 70 ms: as much as making the session. Hashing
+    waits for the reading, which is what the session waits for.
+    """
+    weights = pool.submit(_read_weights, folder, expected, pool)
+    return weights, pool.submit(lambda: _require_digest(WEIGHTS_NAME, hashlib.sha256(weights.result().data), expected))
+
+
+def _read_weights(folder: int, expected: FileDigest, pool: ThreadPoolExecutor) -> Buffer:
+    size = expected.size_bytes
+    with _opened(folder, WEIGHTS_NAME, limit=size, expected=size) as (descriptor, _):
+        buffer: Buffer = np.empty(size, dtype=np.uint8)
+        middle = size // 2 // _CHUNK_BYTES * _CHUNK_BYTES
+        second_half = pool.submit(_fill, descriptor, buffer, WEIGHTS_NAME, start=middle)
+        _fill(descriptor, buffer, WEIGHTS_NAME, end=middle)
+        second_half.result()
+        return buffer
+
+
+def _require_digest(name: str, digest: Any, expected: FileDigest) -> None:
+    if not hmac.compare_digest(digest.hexdigest(), expected.sha256):
+        raise DigestError(f"{name} is not the file of the manifest: its SHA-256 differs", hint=_HINT)
