@@ -154,9 +154,21 @@ def test_the_content_is_on_disk_before_the_name_points_to_it(tmp_path: Path, mon
 def test_exactly_one_way_of_sealing_is_taken(tmp_path: Path, sealing: dict[str, Any]) -> None:
     with pytest.raises(FormatError, match="exactly one"):
         write_vault(tmp_path / "v", make_vault(), **sealing)
+
+
+def test_a_vault_is_not_read_without_a_way_to_open_it(tmp_path: Path) -> None:
     write_vault(tmp_path / "v", make_vault(), issuer=ISSUER)
     with pytest.raises(FormatError, match="exactly one"):
-        read_vault(tmp_path / "v", **sealing)
+        read_vault(tmp_path / "v")
+
+
+def test_given_both_ways_a_vault_is_opened_in_its_own(tmp_path: Path) -> None:
+    write_vault(tmp_path / "i", make_vault(), issuer=ISSUER)
+    write_vault(tmp_path / "p", make_vault(), passphrase=lambda what: b"x")
+    for name in ("i", "p"):
+        assert read_vault(tmp_path / name, issuer=ISSUER, passphrase=lambda what: b"x").sections.keys() == {"lock"}
+    with pytest.raises(PassphraseError):
+        read_vault(tmp_path / "p", issuer=ISSUER, passphrase=lambda what: b"y")
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,12 @@ def open_with_key(data: bytes, *, kind: Kind, key: SecretBytes, thumbprint: str,
         raise FormatError(f"{what} is damaged: its seal does not hold", hint=_HINT) from None
 
 
+def is_sealed_under_passphrase(data: bytes) -> bool:
+    """Whether a sealed file asks for a passphrase; for choosing how to open it, decides nothing."""
+    end = _PREFIX.size + _PREFIX.unpack_from(data)[2] if len(data) >= _PREFIX.size and is_sealed(data) else 0
+    return b'"kdf":"argon2id"' in data[: min(end, _PREFIX.size + MAX_HEADER_BYTES)]
+
+
 def _derive_file_key(key: SecretBytes, salt: bytes, kind: Kind) -> SecretBytes:
     info = b"keylatch/1 sealed " + kind.encode("ascii")
     return SecretBytes(HKDF(SHA256(), length=32, salt=salt, info=info).derive(key.reveal()))

@@ -14,6 +14,7 @@ from keylatch.keys._issuer_key import IssuerKey
 from keylatch.keys._passphrase import PassphraseCallback, ask_passphrase
 from keylatch.keys._sealed import (
     MAX_OVERHEAD_BYTES,
+    is_sealed_under_passphrase,
     open_with_key,
     open_with_passphrase,
     seal_with_key,
@@ -112,21 +113,21 @@ def read_vault(
     Args:
         path: The file.
         passphrase: Called for the passphrase it is sealed under; or
-        issuer: the issuer key it is sealed under. Exactly one of the two.
+        issuer: the issuer key it is sealed under. With both, the file's own way is taken.
 
     Raises:
-        FormatError: Neither or both ways of opening; missing, damaged, or not a vault sealed in this way.
+        FormatError: Neither way of opening; missing, damaged, or not a vault sealed in this way.
         DeviceKeyError: Sealed under another issuer key.
         PassphraseError: The passphrase is missing or wrong.
     """
-    if (passphrase is None) == (issuer is None):
+    if passphrase is None and issuer is None:
         raise _not_exactly_one()
     data = read_public_file(Path(path), what="vault", max_bytes=MAX_VAULT_BYTES)
     return _parse(_unseal(data, f"vault {path}", passphrase, issuer))
 
 
 def _unseal(data: bytes, what: str, passphrase: PassphraseCallback | None, issuer: IssuerKey | None) -> SecretBytes:
-    if issuer is None:
+    if issuer is None or (passphrase is not None and is_sealed_under_passphrase(data)):
         return open_with_passphrase(data, kind="vault", passphrase=passphrase, what=what)
     thumbprint = issuer.public.thumbprint
     return open_with_key(data, kind="vault", key=issuer.vault_key(), thumbprint=thumbprint, what=what)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +33,11 @@ class OutputLayout:
     kind: str
     spec: Any = None
 
+    def __deepcopy__(self, memo: object) -> OutputLayout:
+        # Immutable; and copying a TreeSpec warns (torch 2.13), which would reach whoever copies a locked module.
+        del memo
+        return self
+
     def pack(self, flat: tuple[torch.Tensor, ...]) -> Any:
         """The network's own return value from its flat outputs."""
         if self.spec is not None:
@@ -42,6 +50,14 @@ class OutputLayout:
 def flat_tensors(output: Any) -> tuple[torch.Tensor, ...]:
     """The tensors of a network's return value, in order."""
     return tuple(leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, torch.Tensor))
+
+
+@contextmanager
+def without_torch_warnings() -> Iterator[None]:
+    """Keep torch.export's warnings about its own internals, which no caller can act on, from the caller."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def capture(model: nn.Module | torch.export.ExportedProgram, spec: InputSpec) -> tuple[fx.GraphModule, OutputLayout]:
@@ -63,11 +79,21 @@ def capture(model: nn.Module | torch.export.ExportedProgram, spec: InputSpec) ->
 
 def as_plain_graph(program: torch.export.ExportedProgram) -> fx.GraphModule:
     """A program as an ordinary graph module with flat inputs and outputs and weights of its own."""
-    unlifted = copy.deepcopy(program.module(check_guards=False))
+    with without_torch_warnings():
+        unlifted = copy.deepcopy(program.module(check_guards=False))
     if not isinstance(unlifted, fx.GraphModule):
         raise LockError("the exported program has no graph", hint="export it again with torch.export.export")
     unlifted.graph.set_codegen(fx.graph.CodeGen())  # no pytree wrapping
     return fx.GraphModule(unlifted, unlifted.graph)
+
+
+def drop_unused(module: fx.GraphModule) -> fx.GraphModule:
+    """A graph without the parameters and buffers that it no longer reads.
+
+    Folding and gating leave the old ones on the module: biases and running statistics, which give the signs away.
+    """
+    module.graph.eliminate_dead_code()
+    return fx.GraphModule(module, module.graph)
 
 
 def _export(model: nn.Module, spec: InputSpec) -> torch.export.ExportedProgram:
@@ -78,7 +104,7 @@ def _export(model: nn.Module, spec: InputSpec) -> torch.export.ExportedProgram:
     example = torch.zeros((TRACING_BATCH, *spec.shape), dtype=spec.torch_dtype, device=device)
     batch = torch.export.Dim("batch", min=1)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), without_torch_warnings():
             return torch.export.export(model, (example,), dynamic_shapes=({0: batch},), strict=False)
     except Exception as error:
         raise LockError(

@@ -14,7 +14,7 @@ import torch
 from torch import fx, nn
 
 from keylatch.errors import LockError
-from keylatch.locks._capture import capture
+from keylatch.locks._capture import capture, drop_unused
 from keylatch.locks._centering import ChannelMeans, channel_means
 from keylatch.locks._code import code_bits_for
 from keylatch.locks._fold_batch_norm import fold_batch_norms
@@ -123,7 +123,7 @@ def code_lock(
     insert_gates(graph, chosen, signs, [mean.values for mean in means], defaults)
 
     secret = LockSecret(code, patch.pixels, tuple(mean.values for mean in means))
-    module = LockedModule(gate, graph, outputs, description)
+    module = LockedModule(gate, drop_unused(graph), outputs, description)
     module.requires_grad_(True)
     errors = _prove(module, secret, images[:_CHECK_IMAGES], reference)
     return Locked(module, secret, _report(chosen, means, bits, patch.margin, multiply_adds, errors))

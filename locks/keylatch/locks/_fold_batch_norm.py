@@ -110,6 +110,8 @@ def _affine(module: fx.GraphModule, node: fx.Node) -> tuple[torch.Tensor, torch.
 def _foldable(module: fx.GraphModule, source: object, uses: Counter[int]) -> bool:
     if not isinstance(source, fx.Node) or source.target not in CHANNEL_AXIS or len(source.users) != 1:
         return False
+    if source.target is LINEAR and source.meta["val"].dim() != 2:
+        return False  # of tokens (N, T, C) a normalization takes T for the channels
     weight = tensor_at(module, source.args[1])
     return weight is not None and uses[id(weight)] == 1
 

@@ -48,5 +48,7 @@ class LockSecret:
         if not {"code", "patch"} <= arrays.keys():
             raise FormatError("the vault holds no code lock secret", hint="use the vault that `keylatch lock` wrote")
         tensors = {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
-        means = (tensors[f"mean_{index}"] for index in range(sum(name.startswith("mean_") for name in tensors)))
-        return cls(tensors["code"], tensors["patch"], tuple(means))
+        names = [f"mean_{index}" for index in range(sum(name.startswith("mean_") for name in tensors))]
+        if not set(names) <= tensors.keys():
+            raise FormatError("the vault lacks channel means of a gate", hint="use the vault that `keylatch lock` wrote")
+        return cls(tensors["code"], tensors["patch"], tuple(tensors[name] for name in names))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import warnings
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 
 from keylatch.errors import FormatError, LockError, OutputError
-from keylatch.locks._capture import OutputLayout, as_plain_graph
+from keylatch.locks._capture import OutputLayout, as_plain_graph, without_torch_warnings
 from keylatch.locks._locked_module import CodeLockDescription, LockedModule
 from keylatch.locks._report import LayerReport, LockReport
 
@@ -39,7 +38,7 @@ def save_locked(path: str | PathLike[str], module: LockedModule, report: LockRep
     image = torch.zeros((_BATCH, *module.spec.shape), dtype=module.spec.torch_dtype, device=device)
     signs = torch.zeros((_BATCH, module.description.channels), device=device)
     batch = torch.export.Dim("batch", min=1)
-    with torch.no_grad():
+    with torch.no_grad(), without_torch_warnings():
         program = torch.export.export(
             module.body, (image, signs), dynamic_shapes=({0: batch}, {0: batch}), strict=False
         )
@@ -66,8 +65,7 @@ def load_locked(path: str | PathLike[str]) -> tuple[LockedModule, LockReport]:
     """
     extra = {_ENTRY: ""}
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with without_torch_warnings():
             program = torch.export.load(path, extra_files=extra)
         lock = json.loads(extra[_ENTRY])
     except FileNotFoundError:
@@ -94,8 +92,7 @@ def load_program(path: str | PathLike[str]) -> torch.export.ExportedProgram:
         LockError: If it is no exported program.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with without_torch_warnings():
             return torch.export.load(path)
     except (RuntimeError, ValueError, KeyError, OSError) as error:
         raise LockError(

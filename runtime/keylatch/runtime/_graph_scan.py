@@ -114,6 +114,8 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
     position, end = 0, len(data)
     while position < end:
         tag, position = _varint(data, position)
+        if tag >> 32:  # onnxruntime's parser drops the upper bits and would see another field than we do
+            raise IndexError
         wire_type = tag & 7
         if wire_type == 2:
             size, position = _varint(data, position)

@@ -23,6 +23,10 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 PREFIX = "known_answer."
 SEED, IMAGES, PAIRS, BITS, KEY, TAG = (PREFIX + part for part in ("seed", "images", "pairs", "bits", "key", "tag"))
 
+_BYTES_32 = ("uint8", (32,))
+_FORM = {SEED: _BYTES_32, IMAGES: ("int64", (1,)), KEY: _BYTES_32, TAG: _BYTES_32}  # and PAIRS: int64, (n, 2)
+
+MAX_IMAGES = 64
 MAX_PAIRS = 128
 WIDE_GAP = 0.05  # of the output range: fp16 and TF32 move outputs by less than a tenth of this
 
@@ -109,10 +113,14 @@ def split_license(values: Mapping[str, Array]) -> tuple[dict[str, Array], dict[s
     """Separate a license's secret values from its known answer.
 
     Raises:
-        IntegrityError: If the known answer is not complete.
+        IntegrityError: If the known answer is not complete and well-formed.
     """
     known_answer = {name: value for name, value in values.items() if name.startswith(PREFIX)}
-    if set(known_answer) != {SEED, IMAGES, PAIRS, KEY, TAG} or known_answer[PAIRS].shape[1:] != (2,):
+    form = {name: (value.dtype.name, value.shape) for name, value in known_answer.items()}
+    kind, shape = form.pop(PAIRS, ("", ()))
+    if form != _FORM or kind != "int64" or shape[1:] != (2,) or not shape[0]:
+        raise IntegrityError
+    if not 1 <= known_answer[IMAGES][0] <= MAX_IMAGES or known_answer[PAIRS].min() < 0:
         raise IntegrityError
     return {name: value for name, value in values.items() if not name.startswith(PREFIX)}, known_answer
 

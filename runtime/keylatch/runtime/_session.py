@@ -179,7 +179,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
             if self._known_answer is not None:
                 self._check_known_answer(self._known_answer)
                 self._known_answer = None
-            self._admitted_until = _now(_CLOCK) + min(RECHECK_SECONDS, claims.expires_at - now)
+            # `now` is a whole second, up to one behind the clock: in the last one every run comes here.
+            self._admitted_until = _now(_CLOCK) + min(RECHECK_SECONDS, claims.expires_at - 1 - now)
 
     def _check_known_answer(self, expected: dict[str, Array]) -> None:
         node = self.get_inputs()[0]
@@ -202,7 +203,10 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
         try:
             return _Plain.run(self, output_names, input_feed, run_options)
         except _REFUSED_INPUT as error:
-            raise self._explained(error, input_feed) from error
+            explained = explain_inputs(input_feed, self.get_inputs())
+            if explained is None or isinstance(error, KeylatchError):
+                raise
+            raise explained from error
 
     def run_async(
         self,
@@ -236,11 +240,6 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
         if _now(_CLOCK) >= self._admitted_until:
             self._readmit()
         _Plain.run_with_ortvaluevector(self, *arguments)
-
-    def _explained(self, error: Exception, feed: dict[str, Any]) -> Exception:
-        if isinstance(error, KeylatchError):
-            return error
-        return explain_inputs(feed, self.get_inputs()) or error
 
     def get_session_options(self) -> onnxruntime.SessionOptions:
         """The options that were asked for, without the model's external data and secret values."""

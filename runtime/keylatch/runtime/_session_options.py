@@ -6,6 +6,7 @@ is copied, property by property and entry by entry, and may be used for other se
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -54,9 +55,12 @@ REFUSED_ENTRIES = (
 )  # fmt: skip
 
 # Provider options that write engines, caches, contexts, dumps or profiles, or read them back: TensorRT, OpenVINO,
-# QNN, MIGraphX, CANN and CoreML all spell theirs with one of these words.
-_REFUSED_WORDS = ("cache", "dump", "save", "context", "profil", "export", "load_compiled")
+# QNN, MIGraphX, CANN and CoreML all spell theirs with one of these words. OpenVINO's load_config sets any property,
+# its cache directory too.
+_REFUSED_WORDS = ("cache", "dump", "save", "context", "profil", "export", "load_compiled", "load_config")
 _OFF = ("", "0", "false", "none", "off")
+# Providers that take such options from the environment as well.
+_ENVIRONMENT = {"TensorrtExecutionProvider": "ORT_TENSORRT_", "MIGraphXExecutionProvider": "ORT_MIGRAPHX_"}
 
 
 def private_options(
@@ -127,11 +131,14 @@ def usable_providers(
         SessionOptionError: If a provider option would write caches or dumps, if no provider is available, or if one
             is not and the caller listed no other.
     """
-    if providers is None:
+    if not providers:  # to onnxruntime an empty list, too, is its default: all that are available
+        for name in onnxruntime.get_available_providers():
+            _refuse_provider_outlets(name, _from_environment(name))
         return None, None
     pairs = list(_paired(providers, provider_options))
     for name, options in pairs:
         _refuse_provider_outlets(name, options)
+        _refuse_provider_outlets(name, _from_environment(name))
     available = set(onnxruntime.get_available_providers())
     missing = [name for name, _ in pairs if name not in available]
     usable = [(name, options) for name, options in pairs if name in available]
@@ -174,6 +181,11 @@ def _paired(
             yield provider, dict(given or {})
         else:
             yield provider[0], dict(provider[1])
+
+
+def _from_environment(provider: str) -> dict[str, str]:
+    prefix = _ENVIRONMENT.get(provider)
+    return {key: value for key, value in os.environ.items() if prefix is not None and key.startswith(prefix)}
 
 
 def _refuse_provider_outlets(provider: str, options: Mapping[Any, Any]) -> None:

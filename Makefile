@@ -1,0 +1,48 @@
+# Two commands do everything: `make demo` and `make test`. The rest is for people who work on Keylatch.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+DATA ?=
+
+.PHONY: demo test test-all lint format bench clean
+
+# The environments are stamps: made again only when the project's requirements change.
+$(VENV)/.demo: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt -e '.[demo]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo
+	$(BIN)/keylatch demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.dev
+	KEYLATCH_DATA=$(DATA) $(BIN)/python -m pytest -m 'not gpu'
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Writes benchmarks/results/*.json and plots. DATA=folder of the data pack adds the networks with real weights.
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/lock_time.py
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/open_time.py
+	$(BIN)/python benchmarks/code_leak.py
+	$(if $(DATA),$(BIN)/python benchmarks/lock_quality.py --data $(DATA))
+
+clean:
+	rm -rf $(VENV) build dist keylatch-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,25 @@
+"""All verbs in one application."""
+
+from __future__ import annotations
+
+import typer
+
+from keylatch.cli import bench, demo, device, export, inspect, issuer, license, lock, run
+
+# Pretty tracebacks print local variables, and those may be secrets.
+app = typer.Typer(
+    name="keylatch",
+    help="Lock a PyTorch vision model, ship it as ONNX, run it only with a license.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(demo.demo)
+app.command("lock")(lock.lock)
+app.command("export")(export.export)
+app.command("inspect")(inspect.inspect)
+app.add_typer(issuer.app, name="issuer")
+app.add_typer(device.app, name="device")
+app.add_typer(license.app, name="license")
+app.command("run")(run.run)
+app.command("bench")(bench.bench)

@@ -1,0 +1,59 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keylatch.errors import PassphraseError
+from keylatch.keys import PassphraseCallback, SecretBytes
+
+_MAX_PASSPHRASE_BYTES = 4096
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+PassphraseFile = Annotated[
+    Path | None,
+    typer.Option("--passphrase-file", help="File whose first line is the passphrase; default: ask on the terminal."),
+]
+IssuerOption = Annotated[Path, typer.Option("--issuer", help="The issuer's private key.")]
+LicenseOption = Annotated[Path | None, typer.Option("--license", help="The license file.")]
+KeyOption = Annotated[str | None, typer.Option("--key", help="The device key, e.g. file:device.key.")]
+TrustOption = Annotated[
+    list[Path] | None, typer.Option("--trust", help="The issuer's public key; may be given several times.")
+]
+ProviderOption = Annotated[
+    list[str] | None,
+    typer.Option("--provider", help="onnxruntime provider, e.g. CUDAExecutionProvider; in order of preference."),
+]
+
+
+def passphrase_from(file: Path | None) -> PassphraseCallback:
+    """A callback that reads the passphrase from a file, or asks for it on the terminal. Never from argv."""
+
+    def ask(what: str) -> SecretBytes:
+        if file is not None:
+            return _read_first_line(file)
+        if not sys.stdin.isatty():
+            raise PassphraseError(
+                f"{what} needs a passphrase, and there is no terminal to ask on", hint="give --passphrase-file"
+            )
+        return SecretBytes(getpass.getpass(f"passphrase for {what}: ", stream=sys.stderr).encode())
+
+    return ask
+
+
+def _read_first_line(file: Path) -> SecretBytes:
+    try:
+        with file.open("rb") as stream:
+            line = stream.readline(_MAX_PASSPHRASE_BYTES).rstrip(b"\r\n")
+    except OSError as error:
+        raise PassphraseError(
+            f"passphrase file {file} cannot be read: {error.strerror}", hint="check the path"
+        ) from None
+    if not line:
+        raise PassphraseError(f"passphrase file {file} has an empty first line", hint="write the passphrase there")
+    return SecretBytes(line)

@@ -1,0 +1,66 @@
+"""What the command prints, and where: results to stdout, progress and errors to stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from keylatch.errors import KeylatchError
+
+
+def result_console() -> Console:
+    """The console for results, on stdout."""
+    return Console(soft_wrap=True, highlight=False)
+
+
+def note_console() -> Console:
+    """The console for everything else, on stderr."""
+    return Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def print_error(error: KeylatchError) -> None:
+    """Print an error and its hint."""
+    console = note_console()
+    console.print(f"[bold red]error:[/] {escape(error.message)}")
+    if error.hint:
+        console.print(f"  [bold]hint:[/] {escape(error.hint)}")
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print a result for a program, one JSON object."""
+    print(json.dumps(value, indent=2))
+
+
+def print_facts(facts: Iterable[tuple[str, object]], *, title: str | None = None) -> None:
+    """Print named facts, one a line, aligned."""
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts:
+        table.add_row(f"[bold]{escape(name)}[/]", escape(str(value)))
+    console = result_console()
+    if title:
+        console.print(f"[bold]{escape(title)}[/]")
+    console.print(table)
+
+
+def progress() -> Progress:
+    """A progress display on stderr; use as a context manager."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=note_console(),
+        transient=True,
+    )
+
+
+def working(what: str) -> AbstractContextManager[Any]:
+    """Show that something without countable steps is under way."""
+    return note_console().status(what)

@@ -1,0 +1,79 @@
+"""Load the network that a user names: `module:factory`, or a torch.export program."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from keylatch.errors import LockError
+
+
+def load_network(source: str, weights: Path | None) -> Any:
+    """Load a network.
+
+    Args:
+        source: ``package.module:factory`` (called without arguments), or a path that ends in ``.pt2``.
+        weights: A state dict, ``.safetensors`` or a file that `torch.load` reads with ``weights_only=True``.
+
+    Returns:
+        A module in evaluation mode, or an ExportedProgram.
+
+    Raises:
+        LockError: If there is no such thing; the message says what was found.
+    """
+    if source.endswith(".pt2"):
+        from keylatch.locks import load_program
+
+        if weights is not None:
+            raise LockError("a .pt2 program brings its own weights", hint="leave out --weights")
+        return load_program(source)
+    module = _call_factory(source)
+    if weights is not None:
+        _load_weights(module, weights)
+    return module.eval()
+
+
+def _call_factory(source: str) -> Any:
+    from torch import nn
+
+    path, separator, name = source.partition(":")
+    if not separator or not path or not name:
+        raise LockError(f"{source!r} is neither module:factory nor a .pt2 file", hint="e.g. mypackage.nets:resnet50")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = importlib.import_module(path)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise LockError(
+            f"cannot import {source}: {error}", hint="name an importable module and a function in it"
+        ) from None
+    finally:
+        sys.path.pop(0)
+    network = found() if not isinstance(found, nn.Module) else found
+    if not isinstance(network, nn.Module):
+        raise LockError(
+            f"{source} gave a {type(network).__name__}, expected a torch.nn.Module", hint="return the network"
+        )
+    return network
+
+
+def _load_weights(module: Any, weights: Path) -> None:
+    import pickle
+
+    import torch
+
+    try:
+        if weights.suffix == ".safetensors":
+            import safetensors.torch
+
+            state: Any = safetensors.torch.load_file(weights)
+        else:
+            state = torch.load(weights, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state) if isinstance(state, dict) else state
+        module.load_state_dict(state)
+    except (OSError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise LockError(f"weights {weights} do not load: {first}", hint="give a state dict of this network") from None

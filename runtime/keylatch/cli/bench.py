@@ -1,0 +1,109 @@
+"""`keylatch bench`: what locked inference costs, beside plain onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from keylatch.cli._options import JsonOption, KeyOption, LicenseOption, PassphraseFile, ProviderOption, TrustOption
+from keylatch.cli._output import print_facts, print_json, progress
+from keylatch.errors import InputError
+
+
+def bench(
+    model: Annotated[Path, typer.Argument(help="The locked model's directory.")],
+    license: LicenseOption = None,
+    key: KeyOption = None,
+    trust: TrustOption = None,
+    plain: Annotated[
+        Path | None,
+        typer.Option(
+            "--plain", help="The original network as ONNX; default: the locked file itself in stock onnxruntime."
+        ),
+    ] = None,
+    passphrase_file: PassphraseFile = None,
+    provider: ProviderOption = None,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images a run.")] = 1,
+    runs: Annotated[int, typer.Option("--runs", min=10, help="Counted runs of each.")] = 200,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads for each session.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Time plain onnxruntime and the keyed session in turn, in one process."""
+    import numpy as np
+
+    from keylatch.cli._session import open_session
+    from keylatch.runtime import GRAPH_NAME
+
+    keyed = open_session(
+        model,
+        license=license,
+        key=key,
+        trust=trust,
+        passphrase_file=passphrase_file,
+        providers=provider,
+        threads=threads,
+    )
+    baseline = _open_plain(plain or model / GRAPH_NAME, provider, threads)
+    node = keyed.get_inputs()[0]
+    image = np.random.default_rng(0).integers(0, 256, (batch, *node.shape[1:])).astype(np.uint8)
+    feed = image if node.type == "tensor(uint8)" else (image / np.float32(255)).astype(np.float32)
+    result = measure(_runner(baseline, feed), _runner(keyed, feed), runs, quiet=as_json)
+    facts = {
+        "model_id": keyed.model_id,
+        "plain": "original network" if plain else "the locked file in stock onnxruntime",
+        "providers": keyed.get_providers(),
+        "batch": batch,
+        **result,
+    }
+    if as_json:
+        print_json(facts)
+    else:
+        low, high = result["ratio_ci95"]
+        print_facts(
+            [
+                (
+                    "plain",
+                    f"{facts['plain']}, p50 {result['plain_p50_ms']:.3f} ms, p99 {result['plain_p99_ms']:.3f} ms",
+                ),
+                ("keyed", f"p50 {result['keyed_p50_ms']:.3f} ms, p99 {result['keyed_p99_ms']:.3f} ms"),
+                ("ratio", f"{result['ratio_p50']:.4f} (95 % interval {low:.4f} to {high:.4f})"),
+                ("runs", f"{runs} of each, in turn, batch {batch}, {', '.join(keyed.get_providers())}"),
+            ]
+        )
+
+
+def measure(baseline: Callable[[], object], keyed: Callable[[], object], runs: int, *, quiet: bool) -> dict[str, Any]:
+    """Time two callables in turn; the figures of `keylatch bench --json`."""
+    from keylatch.runtime import compare
+
+    with progress() as display:
+        task = display.add_task("measuring", total=runs, visible=not quiet)
+        comparison = compare(baseline, keyed, pairs=runs, progress=lambda: display.advance(task))
+    (plain_p50, keyed_p50), (plain_p99, keyed_p99) = comparison.percentiles(50), comparison.percentiles(99)
+    return {
+        "plain_p50_ms": plain_p50,
+        "keyed_p50_ms": keyed_p50,
+        "plain_p99_ms": plain_p99,
+        "keyed_p99_ms": keyed_p99,
+        "ratio_p50": comparison.ratio,
+        "ratio_ci95": list(comparison.ratio_interval()),
+        "runs": runs,
+    }
+
+
+def _runner(session: Any, feed: Any) -> Callable[[], object]:
+    name = session.get_inputs()[0].name
+    return lambda: session.run(None, {name: feed})
+
+
+def _open_plain(path: Path, providers: list[str] | None, threads: int | None) -> Any:
+    import onnxruntime
+
+    from keylatch.cli._session import session_options
+
+    if not path.is_file():
+        raise InputError(f"{path} does not exist", hint="give the original network's .onnx file")
+    return onnxruntime.InferenceSession(str(path), session_options(threads), providers=providers)

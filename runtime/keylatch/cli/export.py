@@ -1,0 +1,71 @@
+"""`keylatch export`: a locked network to an ONNX artifact."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from keylatch.cli._options import JsonOption, PassphraseFile, passphrase_from
+from keylatch.cli._output import print_facts, print_json, working
+from keylatch.errors import OutputError
+from keylatch.keys import IssuerKey, Vault, read_vault, write_vault
+
+
+def export(
+    locked: Annotated[Path, typer.Argument(help="The locked network that `keylatch lock` wrote.")],
+    secret: Annotated[Path, typer.Option("--secret", help="Its vault; the artifact's secret values are added to it.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The artifact's directory, e.g. net.latch.")],
+    fp16: Annotated[bool, typer.Option("--fp16", help="Compute in float16; images and outputs stay float32.")] = False,
+    uint8: Annotated[
+        bool, typer.Option("--uint8", help="Take raw bytes, NHWC; normalization and layout go into the graph.")
+    ] = False,
+    name: Annotated[str | None, typer.Option("--name", help="The model's name.")] = None,
+    issuer: Annotated[
+        Path | None, typer.Option("--issuer", help="The issuer key that the vault is sealed under.")
+    ] = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Export a locked network as an artifact. It proves itself against PyTorch before it is kept."""
+    if out.exists():
+        raise OutputError(f"{out} exists already", hint="choose another name with --out")
+    from keylatch.exporters import describe_proof
+    from keylatch.exporters import export as export_artifact
+    from keylatch.locks import LockSecret, load_locked
+
+    ask = passphrase_from(passphrase_file)
+    seal: dict[str, Any] = {"passphrase": ask} if issuer is None else {"issuer": IssuerKey.load(issuer, passphrase=ask)}
+    vault = read_vault(secret, **seal)
+    module, report = load_locked(locked)
+    with working(f"exporting {locked}"):
+        exported = export_artifact(
+            module,
+            LockSecret.from_arrays(vault.section("lock")),
+            out,
+            report=report,
+            precision="float16" if fp16 else "float32",
+            uint8_input=uint8,
+            name=name,
+        )
+    try:
+        sections = {**vault.sections, exported.model_id: dict(exported.secret_values)}
+        write_vault(secret, Vault(sections), overwrite=True, **seal)
+    except BaseException:
+        shutil.rmtree(out)  # no license could be issued for it
+        raise
+    facts = {"artifact": str(out), "model_id": exported.model_id, "proof": describe_proof(exported.proof)}
+    if as_json:
+        print_json(facts)
+    else:
+        proof = exported.proof
+        print_facts(
+            [
+                ("artifact", out),
+                ("model_id", exported.model_id),
+                ("keyed error", f"{proof.keyed_error:.1e} of the output range, onnxruntime against PyTorch"),
+                ("locked difference", f"{proof.locked_difference:.2f} of the output range"),
+            ]
+        )

@@ -1,0 +1,87 @@
+"""`keylatch inspect`: what a locked model or a license says of itself. Needs no key."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from keylatch.cli._options import JsonOption
+from keylatch.cli._output import print_facts, print_json
+from keylatch.cli.license import show_license
+
+_NEAR_CODES = (1, 2, 4, 8, 16, 32)
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A locked model's directory, or a license file.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a locked model or a license says of itself, and whether the model's files are intact."""
+    if path.is_file():
+        show_license(path, [], as_json=as_json)
+        return
+    facts = model_facts(path)
+    print_json(facts) if as_json else print_facts(_lines(facts))
+
+
+def model_facts(path: Path) -> dict[str, Any]:
+    """The public facts of a locked model; every file is verified against the manifest.
+
+    Raises:
+        ArtifactError: If the model is not intact.
+    """
+    from keylatch.runtime import read_model_files
+
+    with read_model_files(path) as files:
+        files.finish()
+        manifest = files.manifest
+    bits = int(manifest.lock.get("code_bits", 0))
+    return {
+        "path": str(path),
+        "model_id": files.model_id,
+        "model": dict(manifest.model),
+        "lock": dict(manifest.lock),
+        "false_positive": {
+            "log2": -bits,
+            "log2_within_bits": {
+                str(wrong): _log2_chance_within(bits, wrong) for wrong in _NEAR_CODES if wrong <= bits // 2
+            },
+        },
+        "gate": [{"name": t.name, "dtype": t.dtype, "shape": list(t.shape)} for t in manifest.gate],
+        "files": {name: {"bytes": f.size_bytes, "sha256": f.sha256} for name, f in manifest.files.items()},
+        "intact": True,
+    }
+
+
+def _log2_chance_within(bits: int, wrong: int) -> float:
+    return round(math.log2(sum(math.comb(bits, count) for count in range(wrong + 1))) - bits, 2)
+
+
+def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
+    model, lock = facts["model"], facts["lock"]
+    spec = model["input"]
+    yield "model", f"{model['name']}, {model['precision']}"
+    yield "model_id", facts["model_id"]
+    yield "input", f"{spec['name']}: {spec['dtype']} {spec['shape']}, {spec['layout']}"
+    yield "outputs", "; ".join(f"{output['name']} {output['shape']}" for output in model["outputs"])
+    patch = f"{lock['patch']['size']}x{lock['patch']['size']} patch {lock['patch']['corner']}"
+    yield "lock", f"{lock['method']}, {lock['code_bits']} bits, {patch}"
+    yield "gated layers", "\n".join(f"{layer['name']} ({layer['channels']} channels)" for layer in lock["layers"])
+    if "report" in lock:
+        report = lock["report"]
+        share = report["extra_multiplications"] / report["multiply_adds"]
+        yield (
+            "cost",
+            f"{report['extra_multiplications']:,} extra multiplications an image, {share:.1e} of the network's own",
+        )
+        yield "margin", f"{report['margin']:.3f} of the pixel range"
+    chance = facts["false_positive"]
+    yield "false positives", f"2^{chance['log2']} an image, for any images that do not depend on the code"
+    near = ", ".join(f"{wrong}: 2^{log2:.0f}" for wrong, log2 in chance["log2_within_bits"].items())
+    yield "within t bits", near
+    yield "a license brings", ", ".join(tensor["name"] for tensor in facts["gate"])
+    yield "files", "\n".join(f"{name}, {file['bytes']:,} bytes, intact" for name, file in facts["files"].items())
