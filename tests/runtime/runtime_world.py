@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,7 +118,7 @@ def listing(*folders: Path) -> dict[str, str]:
         for path in sorted([folder, *folder.rglob("*")]):
             status = path.lstat()
             content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() and not path.is_symlink() else ""
-            target = os.readlink(path) if path.is_symlink() else ""
+            target = path.readlink() if path.is_symlink() else ""
             found[str(path)] = f"{status.st_mode:o} {status.st_size} {content} {target}"
     return found
 

@@ -27,9 +27,7 @@ def test_without_a_key_it_runs_locked_and_answers_otherwise(made: LockedModel) -
 
 def test_stock_onnxruntime_gets_the_locked_model(made: LockedModel) -> None:
     stock = onnxruntime.InferenceSession(made.path / "model.onnx")
-    assert np.array_equal(
-        stock.run(None, made.feed())[0], InferenceSession.locked(made.path).run(None, made.feed())[0]
-    )
+    assert np.array_equal(stock.run(None, made.feed())[0], InferenceSession.locked(made.path).run(None, made.feed())[0])
 
 
 @pytest.mark.parametrize("missing", ["license", "key", "trust"])

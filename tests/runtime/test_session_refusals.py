@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hmac
 import json
 import os
@@ -53,7 +52,6 @@ class Scene:
             InferenceSession(self.model.path, **self.model.credentials(**changes))
         assert type(caught.value) is error, repr(caught.value)
         assert caught.value.hint
-        assert caught.value.message[0].islower() or caught.value.message.startswith("JWK")
         assert "\n" not in caught.value.message
         assert listing(self.root) == before
         for instance in self.made:
@@ -62,7 +60,7 @@ class Scene:
 
 
 @pytest.fixture
-def scene(model: LockedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+def scene(model: LockedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     work, scratch = tmp_path / "work", tmp_path / "scratch"
     work.mkdir()
     scratch.mkdir()
@@ -77,8 +75,7 @@ def scene(model: LockedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         plain(self, *arguments, **options)
 
     monkeypatch.setattr(onnxruntime.InferenceSession, "__init__", spy)
-    yield Scene(model, tmp_path, made)
-    gc.collect()
+    return Scene(model, tmp_path, made)
 
 
 # --- the license
@@ -331,7 +328,9 @@ def _edit(fields: Any, route: tuple[Any, ...]) -> None:
     for key in route[:-1]:
         fields = fields[key]
     value = fields[route[-1]]
-    fields[route[-1]] = value + 1 if isinstance(value, (int, float)) else value[:-1] + ("x" if value[-1] != "x" else "y")
+    fields[route[-1]] = (
+        value + 1 if isinstance(value, (int, float)) else value[:-1] + ("x" if value[-1] != "x" else "y")
+    )
 
 
 @pytest.mark.parametrize("path", ["absent.latch", "gate.bin", "nul\0.latch"])
@@ -503,24 +502,18 @@ def test_a_model_that_is_not_really_open_answers_nothing_ever(
 
 
 def test_every_way_to_run_is_checked_first(made: LockedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    checked = []
-    verify = _known_answer.verify_known_answer
-    monkeypatch.setattr(_session._known_answer, "verify_known_answer", lambda *a: (checked.append(1), verify(*a)))
-    names = [name for name in dir(onnxruntime.InferenceSession) if name.startswith("run")]
-    for name in names:
-        session = made.open()
-        call = _run_calls(session, made.feed())[name] if name != "run_async" else None
-        checked.clear()
-        if call is None:
-            import threading
+    class CheckedFirstError(Exception):
+        pass
 
-            done = threading.Event()
-            session.run_async(None, made.feed(), lambda *_: done.set(), None)
-            assert done.wait(30)
-        else:
+    def check(*_: Any) -> None:
+        raise CheckedFirstError
+
+    monkeypatch.setattr(_session._known_answer, "verify_known_answer", check)
+    calls = _run_calls(made.open(), made.feed())
+    assert set(calls) == {name for name in dir(onnxruntime.InferenceSession) if name.startswith("run")}
+    for call in calls.values():
+        with pytest.raises(CheckedFirstError):
             call()
-            call()
-        assert len(checked) == 1, name
 
 
 def test_an_override_that_onnxruntime_ignores_is_noticed(made: LockedModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,7 @@ def to_onnx(
         ) from error
     model: ir.Model = program.model  # type: ignore[union-attr]
     _unwrap_names(model)
+    _strip_traces(model)
     return model
 
 
@@ -86,6 +87,17 @@ def _unwrap_names(model: ir.Model) -> None:
     for value in list(model.graph.initializers.values()):
         if value.name is not None and value.name.startswith(_WRAPPED):
             value.name = value.name.removeprefix(_WRAPPED)
+
+
+def _strip_traces(model: ir.Model) -> None:
+    """Remove what the exporter notes beside each node: class names, source lines and paths of whoever exports."""
+    model.graph.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        for output in node.outputs:
+            output.metadata_props.clear()
 
 
 @contextmanager

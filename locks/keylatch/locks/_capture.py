@@ -84,6 +84,10 @@ def as_plain_graph(program: torch.export.ExportedProgram) -> fx.GraphModule:
     if not isinstance(unlifted, fx.GraphModule):
         raise LockError("the exported program has no graph", hint="export it again with torch.export.export")
     unlifted.graph.set_codegen(fx.graph.CodeGen())  # no pytree wrapping
+    # Each `.to()` in a network leaves an assertion of the dtype and device it was traced with; a locked module may be
+    # moved and cast.
+    for node in unlifted.graph.find_nodes(op="call_function", target=torch.ops.aten._assert_tensor_metadata.default):
+        unlifted.graph.erase_node(node)
     return fx.GraphModule(unlifted, unlifted.graph)
 
 

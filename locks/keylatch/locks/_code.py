@@ -23,7 +23,7 @@ import torch
 from keylatch.errors import LockError
 from keylatch.locks._randomness import SeededDraws
 
-UNITS = 1024
+UNITS = 256
 FAN_IN = 5
 MINIMUM_BITS = 64
 DEFAULT_BITS = 256

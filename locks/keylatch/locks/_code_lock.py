@@ -106,6 +106,8 @@ def code_lock(
         if layers is None
         else sites_named(sites, layers)
     )
+    if not chosen:
+        raise LockError("a lock needs at least one gate, got none", hint="leave gates= and layers= to their defaults")
     named = tuple((site.name, site.channels) for site in chosen)
     description = CodeLockDescription(secrets.token_bytes(SEED_BYTES), bits, place, spec, named)
     gate = description.gate(spec).to(_device(graph))

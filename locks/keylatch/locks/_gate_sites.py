@@ -15,8 +15,9 @@ from keylatch.locks._fold_batch_norm import CONV2D, LINEAR, count_uses, tensor_a
 MINIMUM_CHANNELS = 64
 DEFAULT_GATES = 5
 # Extra multiplications as a share of the network's own. A gate is memory traffic, not arithmetic: one gated element
-# costs about 300 multiply-adds of time on a CPU with AVX-512, so 2.5e-5 is below one per cent (docs/results.md).
+# costs about 200 multiply-adds of time on a CPU with AVX-512, so 6e-5 is about one per cent (docs/results.md).
 COST_SHARE = 6e-5
+MINIMUM_GATES = 4  # kept whatever they cost: fewer leave too much of the network's depth ungated
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,8 @@ def choose_sites(
     """Spread gates over the network's depth, each where its input is smallest, within a cost.
 
     The depth is cut into `gates` equal parts of the computation and each part gets its cheapest site; then the dearest
-    are dropped until all together cost at most `cost_share` of the network's multiply-adds (at least two are kept).
+    are dropped until all together cost at most `cost_share` of the network's multiply-adds or four are left. Of equally
+    dear ones the deepest goes first: a gate locks everything that follows it.
     """
     chosen = []
     for part in range(gates):
@@ -163,9 +165,9 @@ def choose_sites(
         chosen += [min(inside, key=lambda site: site.price)] if inside else []
     rest = sorted((site for site in sites if site not in chosen), key=lambda site: site.price)
     chosen += rest[: max(0, gates - len(chosen))]
-    by_cost = sorted(chosen, key=lambda site: site.price)
+    by_cost = sorted(chosen, key=lambda site: (site.elements, site.depth))
     budget = cost_share * multiply_adds
-    while len(by_cost) > 2 and sum(site.elements for site in by_cost) > budget:
+    while len(by_cost) > MINIMUM_GATES and sum(site.elements for site in by_cost) > budget:
         by_cost.pop()
     return sorted(by_cost, key=lambda site: site.depth)
 

@@ -47,6 +47,11 @@ class InputSpec:
         default_std = 1 / 255 if self.dtype == "uint8" else 1.0
         object.__setattr__(self, "mean", self._per_channel(self.mean, 0.0, "mean"))
         object.__setattr__(self, "std", self._per_channel(self.std, default_std, "std"))
+        if self.dtype == "uint8" and (any(self.mean) or any(std != default_std for std in self.std)):
+            raise LockError(
+                "a uint8 input has mean 0 and std 1/255, got others",
+                hint="leave mean and std out; what the network does with the bytes is its own",
+            )
         if min(self.std) <= 0:
             raise LockError("std must be positive in every channel", hint="give the divisors of the normalization")
 

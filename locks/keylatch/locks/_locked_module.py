@@ -136,7 +136,8 @@ class LockedModule(nn.Module):
         pasted, signs = self.gate(image)
         prepared = pasted if self.preprocess is None else self.preprocess(pasted)
         dtype = self.get_buffer(f"body.{mean_name(0)}").dtype
-        result: tuple[torch.Tensor, ...] = self.body(prepared.to(dtype), signs.to(dtype))
+        image = prepared.to(dtype) if prepared.is_floating_point() else prepared  # some networks take bytes
+        result: tuple[torch.Tensor, ...] = self.body(image, signs.to(dtype))
         return result
 
     def forward(self, image: torch.Tensor) -> Any:

@@ -50,5 +50,7 @@ class LockSecret:
         tensors = {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
         names = [f"mean_{index}" for index in range(sum(name.startswith("mean_") for name in tensors))]
         if not set(names) <= tensors.keys():
-            raise FormatError("the vault lacks channel means of a gate", hint="use the vault that `keylatch lock` wrote")
+            raise FormatError(
+                "the vault lacks channel means of a gate", hint="use the vault that `keylatch lock` wrote"
+            )
         return cls(tensors["code"], tensors["patch"], tuple(tensors[name] for name in names))

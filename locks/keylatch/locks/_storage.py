@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import zipfile
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from keylatch.locks._report import LayerReport, LockReport
 
 _ENTRY = "keylatch.lock.json"
 _BATCH = 2
+# What torch.export.load raises for a file that is something else, and reading an entry that is not ours.
+_UNREADABLE = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, OSError, zipfile.BadZipFile)
 
 
 def save_locked(path: str | PathLike[str], module: LockedModule, report: LockReport) -> None:
@@ -29,11 +32,16 @@ def save_locked(path: str | PathLike[str], module: LockedModule, report: LockRep
         report: Its report.
 
     Raises:
+        LockError: The module is opened: its secret would be written.
         OutputError: The file exists or cannot be written.
     """
+    if module.gate.mask.any():
+        raise LockError("the module is opened", hint="save it outside of `with module.opened(secret)`")
     target = Path(path)
     if target.exists():
         raise OutputError(f"{target} exists already", hint="choose another name")
+    if not target.parent.is_dir():
+        raise OutputError(f"{target} cannot be written: its folder does not exist", hint="create the folder first")
     device = module.gate.patch.device
     image = torch.zeros((_BATCH, *module.spec.shape), dtype=module.spec.torch_dtype, device=device)
     signs = torch.zeros((_BATCH, module.description.channels), device=device)
@@ -68,16 +76,17 @@ def load_locked(path: str | PathLike[str]) -> tuple[LockedModule, LockReport]:
         with without_torch_warnings():
             program = torch.export.load(path, extra_files=extra)
         lock = json.loads(extra[_ENTRY])
+        description = CodeLockDescription.from_json(lock["lock"])
+        outputs = OutputLayout(tuple(lock["outputs"]["names"]), lock["outputs"]["kind"])
+        report = _report(lock["report"])
     except FileNotFoundError:
         raise FormatError(f"locked module {path} does not exist", hint="make it with `keylatch lock`") from None
-    except (RuntimeError, ValueError, KeyError, OSError) as error:
+    except _UNREADABLE as error:
         raise FormatError(
             f"{path} is not a locked module: {type(error).__name__}", hint="make it with `keylatch lock`"
         ) from None
-    description = CodeLockDescription.from_json(lock["lock"])
-    outputs = OutputLayout(tuple(lock["outputs"]["names"]), lock["outputs"]["kind"])
     module = LockedModule(description.gate(description.spec), as_plain_graph(program), outputs, description)
-    return module, _report(lock["report"])
+    return module, report
 
 
 def _report(data: dict[str, Any]) -> LockReport:
@@ -94,7 +103,7 @@ def load_program(path: str | PathLike[str]) -> torch.export.ExportedProgram:
     try:
         with without_torch_warnings():
             return torch.export.load(path)
-    except (RuntimeError, ValueError, KeyError, OSError) as error:
+    except _UNREADABLE as error:
         raise LockError(
             f"{path} is not a torch.export program: {type(error).__name__}",
             hint="save the network with torch.export.save(program, path)",

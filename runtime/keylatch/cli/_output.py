@@ -10,7 +10,6 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from keylatch.errors import KeylatchError
 
@@ -40,13 +39,15 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 def print_facts(facts: Iterable[tuple[str, object]], *, title: str | None = None) -> None:
     """Print named facts, one a line, aligned."""
-    table = Table.grid(padding=(0, 2))
-    for name, value in facts:
-        table.add_row(f"[bold]{escape(name)}[/]", escape(str(value)))
+    rows = [(name, str(value).splitlines() or [""]) for name, value in facts]
+    width = max(len(name) for name, _ in rows)
     console = result_console()
     if title:
-        console.print(f"[bold]{escape(title)}[/]")
-    console.print(table)
+        console.print(title, style="bold", markup=False)
+    for name, (first, *others) in rows:
+        console.print(f"[bold]{escape(name):<{width}}[/]  {escape(first)}")
+        for line in others:
+            console.print(" " * (width + 2) + line, markup=False)
 
 
 def progress() -> Progress:

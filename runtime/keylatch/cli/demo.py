@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from keylatch.cli._options import JsonOption
-from keylatch.cli._output import note_console, print_json, progress, result_console, working
+from keylatch.cli._output import note_console, print_facts, print_json, progress, result_console, working
 from keylatch.errors import MissingExtraError, OutputError
 
 if TYPE_CHECKING:
@@ -124,17 +124,20 @@ def _print(told: Story, picture: Path) -> None:
         refused.add_row(name.replace("_", " "), message or "NOT REFUSED")
     console.print(refused)
     low, high = told.latency["ratio_ci95"]
-    facts = Table.grid(padding=(0, 2))
-    facts.add_row("plain onnxruntime", f"{told.latency['plain_p50_ms']:.3f} ms an image (p50)")
-    facts.add_row(
-        "licensed session",
-        f"{told.latency['keyed_p50_ms']:.3f} ms, ratio {told.latency['ratio_p50']:.3f} (95 %: {low:.3f} to {high:.3f})",
+    print_facts(
+        [
+            ("plain onnxruntime", f"{told.latency['plain_p50_ms']:.3f} ms an image (p50)"),
+            (
+                "licensed session",
+                f"{told.latency['keyed_p50_ms']:.3f} ms, ratio {told.latency['ratio_p50']:.3f} "
+                f"(95 %: {low:.3f} to {high:.3f})",
+            ),
+            ("an image opens it with chance", f"2^{told.facts['log2_false_positive']}"),
+            ("time", ", ".join(f"{step} {seconds:.2f} s" for step, seconds in told.seconds.items())),
+            ("picture", picture),
+            ("all files", told.folder),
+        ]
     )
-    facts.add_row("chance that an image opens it", f"2^{told.facts['log2_false_positive']}")
-    facts.add_row("time", ", ".join(f"{step} {seconds:.2f} s" for step, seconds in told.seconds.items()))
-    facts.add_row("picture", str(picture))
-    facts.add_row("all files", str(told.folder))
-    console.print(facts)
     console.print("\nEach step by hand:\n", style="bold")
     print(_BY_HAND.format(folder=told.folder))
     note_console().print("")

@@ -121,6 +121,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
         secret_values: dict[str, Array] = {}
         # 7. Every file's digest; the weights' is awaited at `finish`.
         with read_model_files(path) as files:
+            self._model_id, self._manifest = files.model_id, files.manifest
             if credentials is not None:
                 self._claims = verify_for_model(credentials, files.model_id)
                 secret_values, self._known_answer = decrypt_gate(credentials, self._claims, files.manifest.gate)
@@ -147,7 +148,6 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
             finally:
                 # 14. Wipe our own copies.
                 wipe(secret_values)
-            self._model_id, self._manifest = files.model_id, files.manifest
             self._external = external  # onnxruntime uses them where they lie
         self._sess_options = self._sess_options_initial = self._shown_options
         self._admission = threading.Lock()

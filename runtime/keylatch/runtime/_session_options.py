@@ -74,6 +74,8 @@ def private_options(
     Raises:
         SessionOptionError: If an option would write the model or its secrets to disk, or cannot be copied.
     """
+    if os.environ.get("ORT_LOAD_CONFIG_FROM_MODEL", "0") not in ("", "0"):  # onnxruntime would fail, obscurely
+        raise _refused("ORT_LOAD_CONFIG_FROM_MODEL of the environment", "a model does not configure its own session")
     copies = onnxruntime.SessionOptions(), onnxruntime.SessionOptions()
     if options is None:
         return copies

@@ -1,0 +1,159 @@
+"""Does the code lock hold on real weights? Four accuracies, near keys and lock time for the networks of the data pack.
+
+    python benchmarks/lock_quality.py --data DIR
+
+Networks whose files are absent are skipped, and it says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from data_pack import NETWORKS, NetworkSpec, available, top1
+from data_pack.networks import skipped
+from keylatch.locks import InputSpec, Locked, code_lock
+from measuring import RESULTS, THREADS, print_rows, write_results
+
+WRONG_BITS = (1, 2, 4, 8, 16, 64)
+_SMALL_IMAGE = 64
+
+
+def measure(entry: NetworkSpec, data: Path, *, calibrated: bool) -> dict[str, Any]:
+    network, images = entry.load(data), entry.evaluation(data)
+    spec = InputSpec(*entry.image_shape, entry.mean, entry.std)
+    patch_size = 16 if spec.height >= _SMALL_IMAGE else 8
+    calibration = _calibration(entry, data, spec) if calibrated else None
+    start = time.perf_counter()
+    locked = code_lock(network, spec, patch_size=patch_size, calibration=calibration)
+    seconds = time.perf_counter() - start
+
+    def percent(module: nn.Module) -> float:
+        return round(top1(module, images.images, images.labels, entry.mean, entry.std), 2)
+
+    def keyed(wrong_bits: int | None) -> float:
+        with locked.module.opened(_secret(locked, wrong_bits)):
+            return percent(locked.module)
+
+    accuracy = {
+        "original": percent(network),
+        "original_patched": percent(_Pasted(network, locked)),
+        "unlocked": keyed(0),
+        "locked": percent(locked.module),
+        "wrong_key": keyed(None),
+        "random_patch": percent(_Pasted(locked.module, locked, noise=True)),
+    }
+    return {
+        "network": entry.name,
+        "centering": sorted({layer.means for layer in locked.report.layers}),
+        "classes": len(np.unique(images.labels)) if "cifar" in entry.name else 1000,
+        "images": len(images.labels),
+        "code_bits": locked.report.code_bits,
+        "lock_seconds": seconds,
+        "accuracy": accuracy,
+        "wrong_bits": {str(bits): keyed(bits) for bits in WRONG_BITS},
+        "layers": [layer.name for layer in locked.report.layers],
+        "extra_share": locked.report.extra_multiplications / locked.report.multiply_adds,
+        "unlocked_error": locked.report.unlocked_error,
+    }
+
+
+def _calibration(entry: NetworkSpec, data: Path, spec: InputSpec) -> torch.Tensor:
+    pixels = torch.from_numpy(entry.calibration(data)[:100].copy()).permute(0, 3, 1, 2)
+    return spec.from_pixels(pixels)
+
+
+def _secret(locked: Locked, wrong_bits: int | None) -> Any:
+    """The secret with some code bits wrong; None draws a new code and keeps the right channel means."""
+    code = locked.secret.code.clone()
+    if wrong_bits == 0:
+        return locked.secret
+    if wrong_bits is None:
+        code = torch.from_numpy(np.frombuffer(secrets.token_bytes(len(code)), dtype=np.uint8) % 2 * 2.0 - 1)
+    else:
+        places = np.random.default_rng(wrong_bits).choice(len(code), wrong_bits, replace=False)
+        code[torch.from_numpy(places)] *= -1
+    return locked.module.secret_with_code(locked.secret, code)
+
+
+class _Pasted(nn.Module):
+    """A network that sees the secret patch, or noise in its place, in every image."""
+
+    def __init__(self, network: nn.Module, locked: Locked, *, noise: bool = False) -> None:
+        super().__init__()
+        self.network, self.gate = network, locked.module.gate
+        pixels = locked.secret.patch
+        if noise:
+            pixels = torch.from_numpy(np.frombuffer(secrets.token_bytes(len(pixels)), dtype=np.uint8).copy())
+        self.value = self.gate.patch_value(pixels)
+
+    def forward(self, image: torch.Tensor) -> Any:
+        row, column = self.gate.place.start(self.gate.spec)
+        size = self.gate.place.size
+        pasted = image.clone()
+        pasted[:, :, row : row + size, column : column + size] = self.value
+        return self.network(pasted)
+
+
+def draw(results: list[dict[str, Any]], path: Path) -> None:
+    """Draw accuracy against wrong code bits, one line a network."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    places = range(len(WRONG_BITS) + 2)
+    for result in results:
+        near = [result["wrong_bits"][str(bits)] for bits in WRONG_BITS]
+        values = [result["accuracy"]["unlocked"], *near, result["accuracy"]["locked"]]
+        axes.plot(places, values, marker="o", label=result["network"])
+    axes.set_xticks(list(places), ["0", *(str(bits) for bits in WRONG_BITS), "no key"])
+    axes.set(
+        xlabel="wrong code bits", ylabel="top-1 accuracy, %", title="A nearly right key is a wrong key", ylim=(0, 100)
+    )
+    axes.legend()
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data pack")
+    parser.add_argument("--network", choices=sorted(NETWORKS), action="append")
+    parser.add_argument("--calibrated", action="store_true", help="center with 100 unlabelled images of the pack")
+    arguments = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    for reason in skipped(arguments.data).values():
+        print(reason, file=sys.stderr)
+    entries = [entry for entry in available(arguments.data) if not arguments.network or entry.name in arguments.network]
+    if not entries:
+        sys.exit("no network of the data pack is available")
+    results = [measure(entry, arguments.data, calibrated=arguments.calibrated) for entry in entries]
+    columns = ("original", "original_patched", "unlocked", "locked", "wrong_key", "random_patch")
+    rows: list[tuple[object, ...]] = [
+        (
+            result["network"],
+            *(result["accuracy"][column] for column in columns),
+            *result["wrong_bits"].values(),
+            f"{result['lock_seconds']:.1f}",
+        )
+        for result in results
+    ]
+    near = tuple(f"{bits} wrong" for bits in WRONG_BITS)
+    print_rows(("network", *(column.replace("_", " ") for column in columns), *near, "lock, s"), rows)
+    name = "lock_quality_calibrated" if arguments.calibrated else "lock_quality"
+    write_results(name, {"threads": THREADS, "results": results})
+    draw(results, RESULTS / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""What an artifact computes: in stock onnxruntime, locked and keyed, and through the runtime with a license."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from artifacts import Artifact, make_artifact
+
+import networks
+from keylatch.keys import FileDeviceKey, IssuerKey, current_time, issue_license
+from keylatch.locks import InputSpec
+from keylatch.runtime import InferenceSession, values_to_license
+
+CHANCE = 0.25
+
+
+def images(count: int) -> np.ndarray:
+    return networks.prepare(networks.pixels(count), networks.SPEC).numpy()
+
+
+def as_bytes(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray((values * 255).round().astype(np.uint8).transpose(0, 2, 3, 1))
+
+
+def torch_outputs(artifact: Artifact, values: np.ndarray, *, opened: bool) -> np.ndarray:
+    module = artifact.locked.module
+    if not opened:
+        return networks.outputs_of(module, torch.from_numpy(values)).numpy()
+    with module.opened(artifact.locked.secret):
+        return networks.outputs_of(module, torch.from_numpy(values)).numpy()
+
+
+def relative(output: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(output - expected).max() / np.ptp(expected))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_stock_onnxruntime_runs_it_locked(artifact: Artifact, batch: int) -> None:
+    values = images(5)[:batch]
+    output = artifact.run(values)
+    assert output.shape == (batch, 10)
+    assert relative(output, torch_outputs(artifact, values, opened=False)) <= 1e-4
+    assert relative(output, torch_outputs(artifact, values, opened=True)) >= 0.1
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_secret_values_make_it_the_opened_network(artifact: Artifact, batch: int) -> None:
+    values = images(5)[:batch]
+    keyed = artifact.run(values, artifact.gate_values)
+    assert relative(keyed, torch_outputs(artifact, values, opened=True)) <= 1e-5
+
+
+def test_every_gate_tensor_is_needed(artifact: Artifact) -> None:
+    values, right = images(5), artifact.gate_values
+    expected = artifact.run(values, right)
+    for left_out in right:
+        some = {name: value for name, value in right.items() if name != left_out}
+        assert relative(artifact.run(values, some), expected) >= 0.02, left_out
+
+
+@pytest.mark.parametrize("fixture", ["artifact", "half_artifact", "byte_artifact"])
+def test_accuracy_stays_with_the_key_and_goes_without(
+    request: pytest.FixtureRequest, digits: networks.Digits, fixture: str
+) -> None:
+    artifact = request.getfixturevalue(fixture)
+    shown = as_bytes(digits.images.numpy()) if fixture == "byte_artifact" else digits.images.numpy()
+    original = digits.accuracy(digits.network)
+    keyed, locked = artifact.run(shown, artifact.gate_values), artifact.run(shown)
+    assert digits.agreement(torch.from_numpy(keyed).argmax(1)) == pytest.approx(original, abs=0.01)
+    assert digits.agreement(torch.from_numpy(locked).argmax(1)) <= CHANCE
+
+
+def test_half_precision_takes_and_gives_float32(half_artifact: Artifact) -> None:
+    values = images(5)
+    assert (half_artifact.path / "model.onnx.data").stat().st_size > 0
+    types = {tensor.name: tensor.data_type for tensor in half_artifact.graph().graph.initializer}
+    weights = {kind for name, kind in types.items() if name.endswith("weight") or "gate_mean" in name}
+    assert weights == {onnx.TensorProto.FLOAT16}
+    assert types["gate.projection"] == types["gate.patch"] == onnx.TensorProto.FLOAT
+    keyed = half_artifact.run(values, half_artifact.gate_values)
+    assert keyed.dtype == np.float32
+    assert 0 < relative(keyed, torch_outputs(half_artifact, values, opened=True)) <= 2e-2
+
+
+def test_bytes_give_what_floats_give(artifact: Artifact, byte_artifact: Artifact) -> None:
+    values = images(5)
+    keyed = byte_artifact.run(as_bytes(values), byte_artifact.gate_values)
+    assert relative(keyed, artifact.run(values, artifact.gate_values)) <= 1e-5
+    assert byte_artifact.gate_values["gate.patch"].dtype == np.uint8
+    locked = byte_artifact.run(as_bytes(values))
+    assert relative(locked, artifact.run(values)) <= 1e-3
+
+
+def test_bytes_are_normalized_in_the_graph(tmp_path: Path) -> None:
+    spec = InputSpec(3, 32, 32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    network = networks.settle(networks.PaddedConvs)
+    made = make_artifact(networks.lock(network, spec), tmp_path / "m.latch", uint8_input=True)
+    pixels = networks.pixels(4)
+    shown = np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy())
+    patched = networks.prepare(networks.paste(pixels, made.locked.secret.patch), spec)
+    assert relative(made.run(shown, made.gate_values), networks.outputs_of(network, patched).numpy()) <= 1e-5
+
+
+def test_a_license_makes_the_runtime_give_the_opened_network(artifact: Artifact, tmp_path: Path) -> None:
+    issuer, device = IssuerKey.generate(), FileDeviceKey.generate(tmp_path / "device.key")
+    now = current_time()
+    license = issue_license(
+        issuer=issuer,
+        devices=[device.public],
+        model_id=artifact.exported.model_id,
+        secret_values=values_to_license(artifact.exported.secret_values),
+        customer="ACME Vision",
+        not_before=now - 60,
+        expires_at=now + 3600,
+    )
+    session = InferenceSession(artifact.path, license=license, key=device, trust=issuer.public)
+    values = images(5)
+    (keyed,) = session.run(None, {"image": values})
+    assert relative(keyed, torch_outputs(artifact, values, opened=True)) <= 1e-5
+    (locked,) = InferenceSession.locked(artifact.path).run(None, {"image": values})
+    np.testing.assert_array_equal(locked, artifact.run(values))
+
+
+def test_the_known_answer_tells_keyed_from_locked(artifact: Artifact) -> None:
+    from keylatch.runtime import known_answer_input
+
+    section = artifact.exported.secret_values
+    image = known_answer_input(section, (3, 32, 32), "float32")
+    pairs, bits = section["known_answer.pairs"], section["known_answer.bits"]
+    keyed, locked = (artifact.run(image, values).ravel() for values in (artifact.gate_values, None))
+    assert (keyed[pairs[:, 0]] > keyed[pairs[:, 1]]).tolist() == bits.tolist()
+    assert (locked[pairs[:, 0]] > locked[pairs[:, 1]]).tolist() != bits.tolist()
+
+
+@pytest.mark.parametrize("build", [networks.Tokens, networks.Dense, networks.Residual])
+def test_other_architectures_prove_themselves(build: type[torch.nn.Module], tmp_path: Path) -> None:
+    network = networks.settle(build)
+    made = make_artifact(networks.lock(network), tmp_path / "m.latch")
+    patched = networks.paste(networks.pixels(3), made.locked.secret.patch)
+    expected = networks.outputs_of(network, networks.prepare(patched, networks.SPEC)).numpy()
+    assert relative(made.run(images(3), made.gate_values), expected) <= 1e-4
+    assert relative(made.run(images(3)), expected) >= 0.1
+
+
+@pytest.mark.filterwarnings("default")  # the quantizer's own
+def test_the_code_survives_int8_quantization(artifact: Artifact, digits: networks.Digits, tmp_path: Path) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    original = digits.accuracy(digits.network)
+    for kind, values in {"keyed": artifact.gate_values, "locked": {}}.items():
+        model = onnx.load(artifact.path / "model.onnx")
+        for tensor in model.graph.initializer:
+            if tensor.name in values:
+                tensor.CopyFrom(onnx.numpy_helper.from_array(values[tensor.name], tensor.name))
+        onnx.save(model, tmp_path / f"{kind}.onnx")
+        quantize_dynamic(tmp_path / f"{kind}.onnx", tmp_path / f"{kind}-int8.onnx", weight_type=QuantType.QUInt8)
+        quantized = onnx.load(tmp_path / f"{kind}-int8.onnx")
+        assert {"ConvInteger", "MatMulInteger"} <= {node.op_type for node in quantized.graph.node}
+        session = onnxruntime.InferenceSession(tmp_path / f"{kind}-int8.onnx", providers=["CPUExecutionProvider"])
+        classes = torch.from_numpy(session.run(None, {"image": digits.images.numpy()})[0]).argmax(1)
+        if kind == "keyed":
+            assert digits.agreement(classes) >= original - 0.03
+        else:
+            assert digits.agreement(classes) <= CHANCE
+
+
+def test_an_artifact_can_be_moved(artifact: Artifact, tmp_path: Path) -> None:
+    shutil.copytree(artifact.path, tmp_path / "elsewhere")
+    values = images(2)
+    (moved,) = InferenceSession.locked(tmp_path / "elsewhere").run(None, {"image": values})
+    np.testing.assert_array_equal(moved, artifact.run(values))
