@@ -169,7 +169,8 @@ def test_the_manifest_lists_the_gate_as_it_is_in_the_graph(any_artifact: Artifac
 
 @pytest.mark.parametrize(
     ("any_artifact", "shape", "layout", "dtype", "precision"),
-    [("artifact", [3, 32, 32], "NCHW", "float32", "float32"), ("half_artifact", [3, 32, 32], "NCHW", "float32", "float16"),
+    [("artifact", [3, 32, 32], "NCHW", "float32", "float32"),
+     ("half_artifact", [3, 32, 32], "NCHW", "float32", "float16"),
      ("byte_artifact", [32, 32, 3], "NHWC", "uint8", "float32")],
     indirect=["any_artifact"],
 )  # fmt: skip

@@ -158,6 +158,7 @@ def test_the_code_survives_int8_quantization(artifact: Artifact, digits: network
         for tensor in model.graph.initializer:
             if tensor.name in values:
                 tensor.CopyFrom(onnx.numpy_helper.from_array(values[tensor.name], tensor.name))
+        del model.graph.value_info[:]  # the quantizer transposes weights and trips over their recorded shapes
         onnx.save(model, tmp_path / f"{kind}.onnx")
         quantize_dynamic(tmp_path / f"{kind}.onnx", tmp_path / f"{kind}-int8.onnx", weight_type=QuantType.QUInt8)
         quantized = onnx.load(tmp_path / f"{kind}-int8.onnx")

@@ -76,11 +76,11 @@ CASES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "two inputs": (TwoInputs, {}, "torch.export cannot trace TwoInputs: "),
     "program with two inputs": (program_of_two, {}, "the model has 2 inputs, expected one image batch"),
     "program with a fixed batch": (fixed_program, {}, "the batch dimension is fixed to 2"),
-    "program of other images": (fixed_program, {"spec": InputSpec(3, 64, 64)}, r"shape \(3, 32, 32\), expected float32"),
+    "program of other images": (fixed_program, {"spec": InputSpec(3, 64, 64)}, r"shape \(3, 32, 32\), expected float"),
     "program of another dtype": (program_of_doubles, {}, "takes torch.float64 images"),
     "no tensor": (NoTensor, {}, "the model returns no tensor"),
     "constant output": (Constant, {}, "differs from the original by only 0.0e"),
-    "calibration of another size": (PaddedConvs, {"calibration": torch.rand(4, 3, 16, 16)}, r"shape \(4, 3, 16, 16\), ex"),
+    "calibration of another size": (PaddedConvs, {"calibration": torch.rand(4, 3, 16, 16)}, r"shape \(4, 3, 16, 16\)"),
     "calibration without batch": (PaddedConvs, {"calibration": torch.rand(3, 32, 32)}, r"shape \(3, 32, 32\)"),
     "calibration of one image": (PaddedConvs, {"calibration": torch.rand(1, 3, 32, 32)}, r"shape \(1, 3, 32, 32\)"),
 }  # fmt: skip

@@ -111,3 +111,22 @@ def test_half_precision_images_give_the_right_code(locked_digits: Locked) -> Non
     values[:, :, -8:, -8:] = corner
     right = module.gate.code_map.signs(locked_digits.secret.code)
     assert all(torch.equal(row, right) for row in module.gate(values)[1])
+
+
+class Casting(torch.nn.Module):
+    """A network that brings its input to its weights' dtype, as those of transformers do."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x.to(next(self.network.parameters()).dtype))
+
+
+def test_a_network_that_casts_its_input_can_be_cast_itself(digits: Digits) -> None:
+    # torch.export asserts the dtype and device that each `.to()` was traced with.
+    locked = lock(Casting(digits.network).eval())
+    half = locked.module.half()
+    with half.opened(locked.secret):
+        assert digits.accuracy(half) >= digits.accuracy(digits.network) - 0.01

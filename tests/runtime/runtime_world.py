@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 
 from keylatch.keys import (
     FileDeviceKey,
@@ -136,3 +137,24 @@ def same(output: Array, expected: Array) -> bool:
 
 def gate_layout(model: LockedModel) -> Mapping[str, tuple[str, tuple[int, ...]]]:
     return {entry["name"]: (entry["dtype"], tuple(entry["shape"])) for entry in model.manifest()["gate"]}
+
+
+def run_calls(session: InferenceSession, feed: dict[str, Any]) -> dict[str, Callable[[], Any]]:
+    """Every way to run a session, by name."""
+    value = onnxruntime.OrtValue.ortvalue_from_numpy(feed["image"])
+    binding = session.io_binding()
+    binding.bind_cpu_input("image", feed["image"])
+    binding.bind_output("output")
+    vectors = onnxruntime.capi.onnxruntime_pybind11_state.OrtValueVector
+    feeds, fetches = vectors(), vectors()
+    feeds.push_back(value._get_c_value())
+    device = onnxruntime.OrtDevice.make("cpu", 0)._get_c_device()
+    return {
+        "run": lambda: session.run(None, feed),
+        "run_async": lambda: session.run_async(None, feed, lambda *_: None, None),
+        "run_with_ort_values": lambda: session.run_with_ort_values(None, {"image": value}),
+        "run_with_iobinding": lambda: session.run_with_iobinding(binding),
+        "run_with_ortvaluevector": lambda: session.run_with_ortvaluevector(
+            onnxruntime.RunOptions(), ["image"], feeds, ["output"], fetches, [device]
+        ),
+    }

@@ -239,6 +239,12 @@ def test_a_field_is_found_under_a_padded_tag() -> None:
     assert scan_graph(data).locations == {"other.bin"}
 
 
+@pytest.mark.parametrize("skipped", [b"\x09" + b"\xff" * 8, b"\x0d" + b"\xff" * 4, b"\x08" + b"\xff" * 9 + b"\x01"])
+def test_numbers_between_fields_are_skipped_whole(skipped: bytes) -> None:
+    data = in_initializer("other.bin").SerializeToString()
+    assert scan_graph(skipped + data + skipped).locations == {"other.bin"}
+
+
 @pytest.mark.parametrize("bit", range(32, 64))
 def test_a_tag_that_other_parsers_cut_to_32_bits_is_refused(bit: int) -> None:
     # The C++ parser of onnxruntime takes 5 bytes of a tag and drops what is over 32 bits: field 7 to it, not to us.

@@ -249,8 +249,9 @@ def test_provider_options_that_write_engines_are_refused(made: LockedModel, prov
 
 def test_provider_options_that_are_off_or_only_tune_are_taken(made: LockedModel) -> None:
     tuned = {"device_id": "0", "arena_extend_strategy": "kSameAsRequested"}
-    with pytest.warns(RuntimeWarning, match="TensorrtExecutionProvider"):
-        made.open(providers=[("TensorrtExecutionProvider", {"trt_engine_cache_enable": False}), CPU])
+    for off in (False, "False", 0, "0", "", None):
+        with pytest.warns(RuntimeWarning, match="OpenVINOExecutionProvider is not available"):
+            made.open(providers=[("OpenVINOExecutionProvider", {"cache_dir": off}), CPU])
     with pytest.warns(RuntimeWarning, match="Qnn"):
         made.open(providers=["QnnFakeExecutionProvider", CPU], provider_options=[tuned, {}])
 
@@ -271,6 +272,7 @@ def test_the_environment_does_not_open_these_doors(
     monkeypatch.setenv(variable, "1")
     _refused(made, f"option {variable} of {provider} is refused", providers=[provider, CPU])
     assert made.open(providers=[CPU]).get_providers() == [CPU]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
     assert made.open().get_providers()[-1] == CPU
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [provider, CPU])
     for nothing in (None, []):
@@ -349,6 +351,7 @@ def test_configuration_inside_the_model_has_no_effect(
     work.mkdir()
     monkeypatch.chdir(work)
     license = forged.license()
+    assert same(forged.open(license=license).run(None, forged.feed())[0], forged.keyed)
     monkeypatch.setenv("ORT_LOAD_CONFIG_FROM_MODEL", "0")
     assert same(forged.open(license=license).run(None, forged.feed())[0], forged.keyed)
     monkeypatch.setenv("ORT_LOAD_CONFIG_FROM_MODEL", "1")
@@ -382,6 +385,13 @@ def test_the_shown_options_are_those_that_were_asked_for(made: LockedModel) -> N
     assert isinstance(shown, onnxruntime.SessionOptions)
     assert (shown.intra_op_num_threads, shown.logid) == (1, "acme")
     assert _entry(shown, "session.use_external_initializer_file_buffers_directly") is None
+
+
+def test_the_options_that_hold_the_secrets_are_no_attribute(made: LockedModel) -> None:
+    session = made.open()
+    options = [value for value in vars(session).values() if isinstance(value, onnxruntime.SessionOptions)]
+    assert options
+    assert all(value is session.get_session_options() for value in options)
 
 
 def test_the_shown_options_cannot_be_used_to_write_the_opened_model(made: LockedModel, tmp_path: Path) -> None:

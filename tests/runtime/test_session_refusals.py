@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from runtime_world import DAY, LockedModel, flip, gate_layout, listing, unpadded
+from runtime_world import DAY, LockedModel, flip, gate_layout, listing, run_calls, unpadded
 
 from keylatch.errors import (
     ArtifactError,
@@ -431,26 +431,6 @@ def test_a_license_with_a_malformed_known_answer_is_refused(scene: Scene, case: 
 # --- a license that opens the model to something else: refused at the first run, whichever it is
 
 
-def _run_calls(session: InferenceSession, feed: dict[str, Any]) -> dict[str, Callable[[], Any]]:
-    value = onnxruntime.OrtValue.ortvalue_from_numpy(feed["image"])
-    binding = session.io_binding()
-    binding.bind_cpu_input("image", feed["image"])
-    binding.bind_output("output")
-    vectors = onnxruntime.capi.onnxruntime_pybind11_state.OrtValueVector
-    feeds, fetches = vectors(), vectors()
-    feeds.push_back(value._get_c_value())
-    device = onnxruntime.OrtDevice.make("cpu", 0)._get_c_device()
-    return {
-        "run": lambda: session.run(None, feed),
-        "run_async": lambda: session.run_async(None, feed, lambda *_: pytest.fail("an output left"), None),
-        "run_with_ort_values": lambda: session.run_with_ort_values(None, {"image": value}),
-        "run_with_iobinding": lambda: session.run_with_iobinding(binding),
-        "run_with_ortvaluevector": lambda: session.run_with_ortvaluevector(
-            onnxruntime.RunOptions(), ["image"], feeds, ["output"], fetches, [device]
-        ),
-    }
-
-
 def _locked_defaults(values: dict[str, Any], model: LockedModel) -> None:
     values.update({name: np.array(value) for name, value in model.defaults.items()})
 
@@ -495,7 +475,7 @@ def test_a_model_that_is_not_really_open_answers_nothing_ever(
     edit(values, made)
     session = made.open(license=made.license(secret_values=values))
     for _ in range(2):
-        for call in _run_calls(session, made.feed()).values():
+        for call in run_calls(session, made.feed()).values():
             with pytest.raises(IntegrityError) as caught:
                 call()
             assert caught.value.hint
@@ -509,7 +489,7 @@ def test_every_way_to_run_is_checked_first(made: LockedModel, monkeypatch: pytes
         raise CheckedFirstError
 
     monkeypatch.setattr(_session._known_answer, "verify_known_answer", check)
-    calls = _run_calls(made.open(), made.feed())
+    calls = run_calls(made.open(), made.feed())
     assert set(calls) == {name for name in dir(onnxruntime.InferenceSession) if name.startswith("run")}
     for call in calls.values():
         with pytest.raises(CheckedFirstError):

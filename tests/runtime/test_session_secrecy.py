@@ -18,7 +18,7 @@ from runtime_world import LockedModel, flip, same
 
 from keylatch.errors import DigestError, IntegrityError, KeylatchError
 from keylatch.keys import FileDeviceKey, write_license
-from keylatch.runtime import InferenceSession, _known_answer, _session
+from keylatch.runtime import InferenceSession, _known_answer, _opening, _session
 
 PIECE_BYTES = 16
 
@@ -152,6 +152,21 @@ def test_our_arrays_of_secret_values_are_wiped_and_the_session_lives_on(
     for _ in range(3):
         assert same(session.run(None, made.feed())[0], made.keyed)
     assert len(churn) == 64
+
+
+def test_the_arrays_that_decryption_returned_are_wiped_too(made: LockedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: dict[str, np.ndarray] = {}
+    decrypt = _opening.decrypt_license
+
+    def keeping(*arguments: Any) -> dict[str, np.ndarray]:
+        # Writable, as some versions of safetensors make them.
+        kept.update({name: np.array(value) for name, value in decrypt(*arguments).items()})
+        return dict(kept)
+
+    monkeypatch.setattr(_opening, "decrypt_license", keeping)
+    session = made.open()
+    assert all(not kept[name].any() for name in made.defaults)
+    assert same(session.run(None, made.feed())[0], made.keyed)
 
 
 def test_the_arrays_are_wiped_when_the_opening_fails_too(model: LockedModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
-from runtime_world import DAY, LockedModel, same
-from test_session_refusals import _run_calls
+from runtime_world import DAY, LockedModel, run_calls, same
 
 from keylatch.errors import LicenseExpiredError, LicenseNotYetValidError
 from keylatch.keys import BUILD_TIME, current_time
@@ -45,11 +46,11 @@ def test_each_way_to_run_ends_with_the_license(made: LockedModel, clocks: Clocks
     session = made.open(license=made.license(expires_at=int(clocks.wall) + 30))
     session.run(None, made.feed())
     if name in RUNS:
-        _run_calls(session, made.feed())[name]()
+        run_calls(session, made.feed())[name]()
     clocks.advance(30)
     for _ in range(2):
         with pytest.raises(LicenseExpiredError, match="license expired") as caught:
-            _run_calls(session, made.feed())[name]()
+            run_calls(session, made.feed())[name]()
         assert caught.value.hint
 
 
@@ -58,7 +59,7 @@ def test_a_license_that_ends_before_the_first_run_gives_nothing(made: LockedMode
     session = made.open(license=made.license(expires_at=int(clocks.wall) + 30))
     clocks.advance(31)
     with pytest.raises(LicenseExpiredError):
-        _run_calls(session, made.feed())[name]()
+        run_calls(session, made.feed())[name]()
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.5, 0.99])
@@ -145,9 +146,16 @@ def test_a_session_that_runs_locked_has_no_end(made: LockedModel, clocks: Clocks
 
 
 def test_the_known_answer_is_checked_once_and_by_one_thread(made: LockedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    checks = []
-    verify = _known_answer.verify_known_answer
-    monkeypatch.setattr(_known_answer, "verify_known_answer", lambda *a: (checks.append(1), verify(*a)))
+    checks, verify = [], _known_answer.verify_known_answer
+    two_inside = threading.Barrier(2)
+
+    def slow(*arguments: Any) -> None:
+        checks.append(1)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            two_inside.wait(0.1)  # leaves the others time to come in as well
+        verify(*arguments)
+
+    monkeypatch.setattr(_known_answer, "verify_known_answer", slow)
     session, start = made.open(), threading.Barrier(4)
     outputs: list[np.ndarray] = []
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _MARKER = ".made-by-keylatch-demo"
 
-_BY_HAND = """\
+BY_HAND = """\
 cd {folder}
 keylatch issuer init --out hand-issuer.key
 keylatch device init --key file:hand-device.key
@@ -39,7 +39,6 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Train, lock, export, license and run a digit classifier, and show what is refused."""
-    _prepare(folder)
     try:
         import torch
 
@@ -47,8 +46,9 @@ def demo(
     except ModuleNotFoundError as error:
         raise MissingExtraError("the demo", error.name or "torch", "demo") from None
 
-    told = story.Story(folder)
     digits = training.load_digits()
+    _prepare(folder)
+    told = story.Story(folder)
     with progress() as display:
         task = display.add_task("training on handwritten digits", total=training.EPOCHS, visible=not as_json)
         network = told.timed("train", lambda: training.train(digits, lambda: display.advance(task)))
@@ -139,5 +139,5 @@ def _print(told: Story, picture: Path) -> None:
         ]
     )
     console.print("\nEach step by hand:\n", style="bold")
-    print(_BY_HAND.format(folder=told.folder))
+    print(BY_HAND.format(folder=told.folder))
     note_console().print("")

@@ -116,7 +116,9 @@ def decrypt_gate(
     expected = {tensor.name: (tensor.dtype, tensor.shape) for tensor in gate}
     if {name: (value.dtype.name, value.shape) for name, value in values.items()} != expected:
         raise IntegrityError
-    return {name: np.array(value) for name, value in values.items()}, known_answer
+    copies = {name: np.array(value) for name, value in values.items()}
+    wipe(values)
+    return copies, known_answer
 
 
 def put_in_place(

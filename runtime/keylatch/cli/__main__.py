@@ -1,0 +1,5 @@
+"""`python -m keylatch.cli`: the command."""
+
+from keylatch.cli import main
+
+main()
