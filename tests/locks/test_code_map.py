@@ -10,7 +10,7 @@ import torch
 
 from keylatch.errors import LockError
 from keylatch.locks import IMAGENET_MEAN, IMAGENET_STD, InputSpec, PatchPlace, log2_chance_within
-from keylatch.locks._code import FAN_IN, UNITS, CodeMap, as_signs, code_bits_for, draw_code_map
+from keylatch.locks._code import FAN_IN, UNITS, CodeMap, as_signs, code_bits_for, draw_code_map, tie_break
 from keylatch.locks._patch import find_patch
 from keylatch.locks._patch_gate import PatchGate
 from keylatch.locks._randomness import SeededDraws
@@ -86,6 +86,13 @@ def test_a_tie_of_an_even_code_never_gives_zero_and_is_broken_by_one() -> None:
     half[-1] = -1
     half[-2] = -1  # one more minus than plus, by two: below the tie break
     assert tied.signs(half).tolist() == [-1, -1, -1]
+
+
+@pytest.mark.parametrize("bits", [64, 65])
+def test_no_sum_is_closer_to_zero_than_one(bits: int) -> None:
+    # On zero itself rounding would decide.
+    sums = torch.arange(-bits, bits + 1, 2) + tie_break(bits)
+    assert float(sums.abs().min()) == 1
 
 
 @pytest.mark.parametrize("bits", [64, 65, 128, 256])

@@ -125,8 +125,13 @@ class Casting(torch.nn.Module):
 
 
 def test_a_network_that_casts_its_input_can_be_cast_itself(digits: Digits) -> None:
-    # torch.export asserts the dtype and device that each `.to()` was traced with.
     locked = lock(Casting(digits.network).eval())
     half = locked.module.half()
     with half.opened(locked.secret):
         assert digits.accuracy(half) >= digits.accuracy(digits.network) - 0.01
+
+
+def test_a_network_that_casts_its_input_can_be_moved(digits: Digits) -> None:
+    # torch.export asserts the device that each `.to()` was traced on.
+    moved = lock(Casting(digits.network).eval()).module.to("meta")
+    assert outputs_of(moved, digits.images[:2].to("meta")).device.type == "meta"

@@ -117,6 +117,15 @@ def test_every_input_convention_opens(convention: str) -> None:
     assert_opens(network, lock(network, spec))
 
 
+def test_a_network_that_computes_on_bytes_gets_bytes() -> None:
+    class Bytes(PaddedConvs):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward((x >> 1).float() / 127 if x.dtype == torch.uint8 else x)
+
+    network = settle(Bytes)
+    assert_opens(network, lock(network, SPECS["uint8"]))
+
+
 def test_gray_images_open() -> None:
     spec = InputSpec(1, SIZE, SIZE)
     network = settle(functools.partial(PaddedConvs, 1), channels=1)

@@ -84,11 +84,22 @@ def as_plain_graph(program: torch.export.ExportedProgram) -> fx.GraphModule:
     if not isinstance(unlifted, fx.GraphModule):
         raise LockError("the exported program has no graph", hint="export it again with torch.export.export")
     unlifted.graph.set_codegen(fx.graph.CodeGen())  # no pytree wrapping
-    # Each `.to()` in a network leaves an assertion of the dtype and device it was traced with; a locked module may be
-    # moved and cast.
-    for node in unlifted.graph.find_nodes(op="call_function", target=torch.ops.aten._assert_tensor_metadata.default):
-        unlifted.graph.erase_node(node)
+    _free_dtypes(unlifted.graph)
     return fx.GraphModule(unlifted, unlifted.graph)
+
+
+def _free_dtypes(graph: fx.Graph) -> None:
+    """Remove what ties a graph to the dtype and device it was traced with: a locked module may be moved and cast.
+
+    Each `.to()` in a network leaves an assertion, and a cast that does nothing where the dtype is the weights' own.
+    """
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten._assert_tensor_metadata.default):
+        graph.erase_node(node)
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.to.dtype):
+        source = node.args[0]
+        if getattr(source.meta.get("val"), "dtype", None) == node.meta["val"].dtype:
+            node.replace_all_uses_with(source)
+            graph.erase_node(node)
 
 
 def drop_unused(module: fx.GraphModule) -> fx.GraphModule:
