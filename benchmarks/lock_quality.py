@@ -76,7 +76,7 @@ def _calibration(entry: NetworkSpec, data: Path, spec: InputSpec) -> torch.Tenso
 
 
 def _secret(locked: Locked, wrong_bits: int | None, draw: int) -> Any:
-    """The secret with some code bits wrong; None draws a new code. The channel means stay right: more than a thief has."""
+    """The secret with some code bits wrong; None draws a new code. The channel means stay right: a thief has less."""
     code = locked.secret.code.clone()
     if wrong_bits == 0:
         return locked.secret

@@ -150,3 +150,16 @@ def test_an_exported_program_on_disk_is_read_and_locked(tmp_path: Any) -> None:
     network = settle(PaddedConvs)
     torch.export.save(exported(network, (IMAGES,), (FREE,)), tmp_path / "program.pt2")
     assert lock(load_program(tmp_path / "program.pt2")).report.unlocked_error <= 1e-5
+
+
+def test_a_decomposed_program_is_refused_not_half_folded() -> None:
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(PaddedConvs().eval(), (torch.zeros(2, 3, SIZE, SIZE),), dynamic_shapes=({0: batch},))
+    table = torch.export.default_decompositions()
+    for kept in (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default):
+        del table[kept]
+    decomposed = program.run_decompositions(table)
+    assert any("batch_norm" in str(node.target) for node in decomposed.graph.nodes)
+    with pytest.raises(LockError, match="decomposed batch normalization") as caught:
+        lock(decomposed)
+    assert caught.value.hint

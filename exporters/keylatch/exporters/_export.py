@@ -89,9 +89,11 @@ def export(
         overwrite: Replace an existing artifact.
 
     Raises:
+        LockError: If the module is opened, or the secret is that of another lock.
         ExportError: If the network cannot be exported or the place is taken.
         ProofError: If the artifact does not prove itself.
     """
+    module.require_locked("export")
     target = Path(path)
     if target.exists() and not overwrite:
         raise ExportError(f"{target} exists already", hint="choose another name, or overwrite it on purpose")

@@ -169,6 +169,7 @@ def _with_tensor_outputs(module: fx.GraphModule, out_spec: Any) -> tuple[fx.Grap
     if not tensors:
         raise LockError("the model returns no tensor", hint="return logits, boxes or masks as tensors")
     output.args = (tensors,)
+    module.graph.eliminate_dead_code()
     module.graph.lint()
     module.recompile()
     exact = out_spec if len(tensors) == len(leaves) else None

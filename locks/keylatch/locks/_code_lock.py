@@ -99,7 +99,6 @@ def code_lock(
     pixels = spec.channels * patch_size**2
     bits = code_bits_for(pixels, code_bits)
     graph, outputs = capture(model, spec)
-    known = fold_batch_norms(graph)
     sites, multiply_adds = find_sites(graph, minimum_channels=minimum_channels)
     chosen = (
         choose_sites(sites, multiply_adds, gates=gates, cost_share=cost_share)
@@ -117,7 +116,8 @@ def code_lock(
     calibrated = calibration is not None
     images = _images(spec, calibration).to(_device(graph))
     patched = _paste(gate, patch, images)
-    reference = _reference(graph, patched[:_CHECK_IMAGES])
+    reference = _reference(graph, patched[:_CHECK_IMAGES])  # the original's own answers, before anything is changed
+    known = fold_batch_norms(graph)
     pad_explicitly(graph, chosen)
     means = channel_means(graph, chosen, known, patched, calibrated=calibrated)
     signs = gate.code_map.signs(code)

@@ -37,8 +37,15 @@ def fold_batch_norms(module: fx.GraphModule) -> dict[fx.Node, Moments]:
         normalization's own shift and scale are (mean beta, variance gamma^2).
 
     Raises:
-        LockError: If a normalization uses batch statistics.
+        LockError: If a normalization uses batch statistics, or is of a form that cannot be folded.
     """
+    calls = [node for node in module.graph.nodes if node.op == "call_function" and "batch_norm" in str(node.target)]
+    foreign = [node for node in calls if node.target is not BATCH_NORM]
+    if foreign:
+        raise LockError(
+            f"the program has a decomposed batch normalization, {foreign[0].target}",
+            hint="export the network with torch.export.export and do not run decompositions",
+        )
     moments: dict[fx.Node, Moments] = {}
     uses = count_uses(module)
     for node in [node for node in module.graph.nodes if node.target is BATCH_NORM]:

@@ -160,6 +160,15 @@ class LockedModule(nn.Module):
         """The gate tensors as they are now: locked defaults, or secret values inside `opened`."""
         return {name: self.get_buffer(name) for name in self.gate_names()}
 
+    def require_locked(self, verb: str) -> None:
+        """Refuse to write an opened module out: its secret would be written too.
+
+        Raises:
+            LockError: If the gate tensors hold secret values.
+        """
+        if self.gate.mask.any():
+            raise LockError("the module is opened", hint=f"{verb} it outside of `with module.opened(secret)`")
+
     def secret_values(self, secret: LockSecret) -> dict[str, torch.Tensor]:
         """The values of the gate tensors that open this module, in its dtypes and shapes.
 

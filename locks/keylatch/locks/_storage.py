@@ -35,8 +35,7 @@ def save_locked(path: str | PathLike[str], module: LockedModule, report: LockRep
         LockError: The module is opened: its secret would be written.
         OutputError: The file exists or cannot be written.
     """
-    if module.gate.mask.any():
-        raise LockError("the module is opened", hint="save it outside of `with module.opened(secret)`")
+    module.require_locked("save")
     target = Path(path)
     if target.exists():
         raise OutputError(f"{target} exists already", hint="choose another name")

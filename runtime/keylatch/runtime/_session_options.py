@@ -177,9 +177,14 @@ def require_provider(requested: Sequence[str] | None, running: Sequence[str]) ->
 def _paired(
     providers: Providers, provider_options: Sequence[dict[Any, Any]] | None
 ) -> Iterator[tuple[str, dict[Any, Any]]]:
+    if provider_options is not None and len(provider_options) != len(providers):
+        raise SessionOptionError(
+            f"got options for {len(provider_options)} providers, expected {len(providers)}",
+            hint="give one options dict for each provider",
+        )
     for index, provider in enumerate(providers):
         if isinstance(provider, str):
-            given = provider_options[index] if provider_options is not None and index < len(provider_options) else {}
+            given = provider_options[index] if provider_options is not None else {}
             yield provider, dict(given or {})
         else:
             yield provider[0], dict(provider[1])
