@@ -24,7 +24,7 @@ from keylatch.locks import InputSpec, Locked, code_lock
 from measuring import RESULTS, THREADS, print_rows, write_results
 
 WRONG_BITS = (1, 2, 4, 8, 64)
-DRAWS = 3  # wrong keys of each kind: with ten classes, one wrong key may be several points above or below chance
+DRAWS = 2  # wrong keys of each kind: with ten classes, one wrong key may be several points above or below chance
 _SMALL_IMAGE = 64
 
 

@@ -37,10 +37,15 @@ def open_session(
 
 
 def session_options(threads: int | None) -> Any:
-    """Onnxruntime session options with a number of threads."""
+    """Session options of onnxruntime with a number of threads.
+
+    Its threads do not spin between runs: `bench` has two sessions in one process, and a pool that spins while the other
+    session works would take its cores.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
     return options

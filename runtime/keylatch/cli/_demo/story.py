@@ -14,6 +14,7 @@ import onnxruntime
 import torch
 
 from keylatch.cli._demo.training import Digits
+from keylatch.cli._session import session_options
 from keylatch.cli.bench import measure
 from keylatch.errors import KeylatchError
 from keylatch.exporters import Exported, export, export_plain
@@ -79,8 +80,10 @@ def tell(story: Story, network: torch.nn.Module, digits: Digits) -> None:
     np.save(folder / "images.npy", images[:16])
     story.facts = _facts(locked, exported, folder)
 
-    session = story.timed("open", lambda: InferenceSession(folder / "digits.latch", **_credentials(folder)))
-    stock = onnxruntime.InferenceSession(str(plain), providers=["CPUExecutionProvider"])
+    session = story.timed(
+        "open", lambda: InferenceSession(folder / "digits.latch", session_options(None), **_credentials(folder))
+    )
+    stock = onnxruntime.InferenceSession(str(plain), session_options(None), providers=["CPUExecutionProvider"])
     story.accuracy = _accuracies(story.folder, session, stock, locked, images, labels)
     story.refused = _refusals(folder, issuer, exported)
     single = {"image": images[:1]}
