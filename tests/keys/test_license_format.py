@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from license_world import SECRET, World
 
-from keylatch.errors import FormatError, IntegrityError, KeylatchError, LicensePartsError
-from keylatch.keys import License, parse_license, read_claims_unverified, read_recipients_unverified
+from keylatch.errors import FormatError, IntegrityError, KeylatchError, LicensePartsError, OutputError
+from keylatch.keys import (
+    License,
+    parse_license,
+    read_claims_unverified,
+    read_license,
+    read_recipients_unverified,
+    write_license,
+)
 from keylatch.keys._license import MAX_BLOB_BYTES, MAX_JWE_BYTES, MAX_JWT_BYTES
 
 PARTS = st.binary(min_size=1, max_size=50)
@@ -138,3 +146,14 @@ def test_neither_repr_nor_the_file_shows_a_secret_value(world: World) -> None:
     assert SECRET[4:17] not in license.serialize()
     assert SECRET[4:17].decode() not in shown
     assert repr(license).startswith("License(jwt_bytes=")
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_license_file_is_written_and_read_by_path_or_string(tmp_path: Path, kind: type) -> None:
+    license = License(b"jwt", b"jwe", b"blob")
+    place = kind(tmp_path / "acme.license")
+    write_license(place, license)
+    assert read_license(place) == license
+    with pytest.raises(OutputError, match="exists already"):
+        write_license(place, License(b"other", b"jwe", b"blob"))
+    assert read_license(place) == license

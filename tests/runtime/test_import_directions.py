@@ -94,8 +94,6 @@ def test_the_runtime_imports_nothing_that_locks_or_exports() -> None:
 def test_the_command_imports_the_rest_lazily() -> None:
     """Followed through everything that `import keylatch.cli` imports."""
     known = modules()
-    if "keylatch.cli" not in known:
-        pytest.skip("there is no command yet")
     reached, left = set(), ["keylatch.cli"]
     while left:
         name = left.pop()

@@ -12,6 +12,7 @@ The parts end exactly where the file does. Framing says nothing about trust: see
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,19 +101,19 @@ def _check_length(name: str, length_bytes: int, limit_bytes: int) -> None:
         raise FormatError(f"license {name} has {length_bytes} bytes, expected 1 to {limit_bytes}", hint=_HINT)
 
 
-def read_license(path: Path) -> License:
+def read_license(path: str | os.PathLike[str]) -> License:
     """Reads a license file.
 
     Raises:
         FormatError: Missing, too large, or not a license.
     """
-    return parse_license(read_public_file(path, what="license", max_bytes=MAX_LICENSE_BYTES))
+    return parse_license(read_public_file(Path(path), what="license", max_bytes=MAX_LICENSE_BYTES))
 
 
-def write_license(path: Path, license: License, *, overwrite: bool = False) -> None:
+def write_license(path: str | os.PathLike[str], license: License, *, overwrite: bool = False) -> None:
     """Writes a license file atomically; it holds no secret that its device's key does not guard.
 
     Raises:
         OutputError: The file exists (and `overwrite` is off), or it cannot be written.
     """
-    write_file(path, license.serialize(), what="license", mode=PUBLIC_MODE, overwrite=overwrite)
+    write_file(Path(path), license.serialize(), what="license", mode=PUBLIC_MODE, overwrite=overwrite)

@@ -53,7 +53,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
     Args:
         path: The locked model's directory.
         sess_options: As onnxruntime's; copied, never changed. Options that would write the opened model to disk are
-            refused, and so are unknown side doors of providers.
+            refused. What onnxruntime cannot list does not carry over: free-dimension overrides, custom operator
+            libraries, and configuration entries other than its documented ones.
         providers: As onnxruntime's. A provider that does not start is an error unless another listed one runs.
         provider_options: As onnxruntime's.
         license: The license: a path, its bytes, or a parsed `License`.
