@@ -129,7 +129,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
         axes.plot(places, values, marker="o", label=result["network"])
     axes.set_xticks(list(places), ["0", *(str(bits) for bits in WRONG_BITS), "no key"])
     axes.set(
-        xlabel="wrong code bits", ylabel="top-1 accuracy, %", title="A nearly right key is a wrong key", ylim=(0, 100)
+        xlabel="wrong code bits", ylabel="top-1 accuracy, %", title="Accuracy with a nearly right key", ylim=(0, 100)
     )
     axes.legend()
     axes.spines[["top", "right"]].set_visible(False)
