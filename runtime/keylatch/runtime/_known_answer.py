@@ -28,7 +28,7 @@ _FORM = {SEED: _BYTES_32, IMAGES: ("int64", (1,)), KEY: _BYTES_32, TAG: _BYTES_3
 
 MAX_IMAGES = 64
 MAX_PAIRS = 128
-WIDE_GAP = 0.05  # of the output range: fp16 and TF32 move outputs by less than a tenth of this
+WIDE_GAP = 0.05  # of the output range: room for rounding on other devices and in other precisions
 
 
 def new_question(images: int) -> dict[str, Array]:

@@ -127,8 +127,8 @@ def put_in_place(
     """Let onnxruntime take external data from memory, and the gate tensors from the secret values.
 
     Secret values must stay alive until the session is made, which copies them. The external files must stay alive as
-    long as the session: weights are used where they lie, which saves a copy of the model and a third of the time
-    (docs/results.md).
+    long as the session: weights are used where they lie, which saves a copy of the model
+    (docs/decisions/0001).
     """
     options.add_session_config_entry("session.use_external_initializer_file_buffers_directly", "1")
     names = list(external)
