@@ -7,7 +7,8 @@ DATA ?=
 
 .PHONY: demo test test-all lint format bench clean
 
-# The environments are stamps: made again only when the project's requirements change.
+# The environments are stamps: made again only when the project's requirements change. The TPM binding is compiled, and
+# joins where its headers are (apt-get install libtss2-dev pkg-config build-essential); its tests skip without it.
 $(VENV)/.demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt -e '.[demo]'
@@ -16,6 +17,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 $(VENV)/.dev: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt -e '.[dev]'
+	if pkg-config --exists tss2-esys; then $(PIP) install -c constraints.txt -e '.[tpm]'; fi
 	touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from keylatch.exporters import Exported, export, export_plain
-from keylatch.keys import FileDeviceKey, IssuerKey, current_time, issue_license, write_license
+from keylatch.keys import FileDeviceKey, FileIssuerKey, current_time, issue_license, write_license
 from keylatch.locks import IMAGENET_MEAN, IMAGENET_STD, InputSpec, Locked, code_lock
 from keylatch.runtime import values_to_license
 
@@ -77,7 +77,7 @@ def installed(name: str) -> Iterator[Installation]:
 
 
 def _license(folder: Path, exported: Exported) -> dict[str, Any]:
-    issuer, device = IssuerKey.generate(), FileDeviceKey.generate(folder / "device.key")
+    issuer, device = FileIssuerKey.generate(), FileDeviceKey.generate(folder / "device.key")
     issuer.public.save(folder / "issuer.pub")
     now = current_time()
     license = issue_license(

@@ -6,18 +6,43 @@
     ├── LockError                  a network that cannot be locked as asked
     ├── ExportError                a locked network that cannot be exported
     │   └── ProofError             exported, but the artifact did not prove itself; nothing was kept
-    ├── DeviceKeyError             a key file that is missing, unsafe or of the wrong kind
-    │   └── PassphraseError        the passphrase is missing or wrong
+    ├── DeviceKeyError             a key that is missing, unsafe or of the wrong kind
+    │   ├── PassphraseError        the passphrase or PIN is missing or wrong
+    │   ├── KeyStoreLockedError    a token or TPM that takes no PIN for now, after wrong ones
+    │   ├── KeyStoreMissingError   no such TPM, HSM or key service, or it does not answer
+    │   ├── KeyStoreBusyError      a TPM or HSM without a free session or object slot
+    │   └── PlatformChangedError   the TPM's PCRs are not those that the key is bound to
+    ├── EnrollmentError            an enrollment request that proves nothing
+    ├── DeviceStateError           what a device remembers cannot be believed
+    │   ├── StateMissingError      the state file is gone
+    │   ├── StateEditedError       the state file is not what this device wrote
+    │   └── StateRolledBackError   the state file is older than the TPM's counter
+    ├── ClockError                 the time cannot be known well enough
+    │   ├── ClockUnreadableError   the system's clock cannot be read
+    │   └── ClockSetBackError      the clock stands before a moment that has passed
+    ├── LedgerError                the issuer's ledger refuses, or cannot be used
+    │   ├── LedgerMissingError     no ledger there
+    │   ├── LedgerBusyError        another process holds it for too long
+    │   ├── LedgerReadOnlyError    it cannot be written
+    │   ├── LedgerFullError        the disk is full; nothing was recorded
+    │   └── LedgerEntryError       no such model, device or license, or more than one
     ├── ArtifactError              a locked model's files are missing, unsafe or not those of its manifest
     │   └── DigestError            a file's bytes differ from the digest in the manifest
     ├── LicenseError               a license that does not open this model on this device now
     │   ├── LicenseRequiredError   no license, key or trusted issuer was given
     │   ├── SignatureError         not signed by a trusted issuer, or not in the one accepted way
+    │   │   └── CosignatureError   the post-quantum signature is missing, or not by a trusted key
     │   ├── LicenseExpiredError    after `exp`
     │   ├── LicenseNotYetValidError before `nbf`
     │   ├── WrongModelError        issued for another model
     │   ├── WrongDeviceError       issued to other devices
-    │   └── LicensePartsError      the encrypted parts are not those that were signed
+    │   ├── LicensePartsError      the encrypted parts are not those that were signed
+    │   ├── LicenseRevokedError    on the revocation list
+    │   ├── OlderLicenseError      a newer license was seen for this model on this device
+    │   └── RevocationListError    the revocation list does not do
+    │       ├── RevocationListRequiredError  the license asks for one, and none was given
+    │       ├── StaleRevocationListError     older than it or the license allows
+    │       └── OlderRevocationListError     a newer list was seen
     ├── IntegrityError             anything that fails from the decryption on; tells nothing more, on purpose
     ├── OutputError                a file cannot be written, or stands there already
     ├── SessionOptionError         an option that would write secrets out, or that is not available
@@ -31,25 +56,50 @@ from __future__ import annotations
 
 __all__ = [
     "ArtifactError",
+    "ClockError",
+    "ClockSetBackError",
+    "ClockUnreadableError",
+    "CosignatureError",
     "DeviceKeyError",
+    "DeviceStateError",
     "DigestError",
+    "EnrollmentError",
     "ExportError",
     "FormatError",
     "InputError",
     "IntegrityError",
+    "KeyStoreBusyError",
+    "KeyStoreLockedError",
+    "KeyStoreMissingError",
     "KeylatchError",
+    "LedgerBusyError",
+    "LedgerEntryError",
+    "LedgerError",
+    "LedgerFullError",
+    "LedgerMissingError",
+    "LedgerReadOnlyError",
     "LicenseError",
     "LicenseExpiredError",
     "LicenseNotYetValidError",
     "LicensePartsError",
     "LicenseRequiredError",
+    "LicenseRevokedError",
     "LockError",
     "MissingExtraError",
+    "OlderLicenseError",
+    "OlderRevocationListError",
     "OutputError",
     "PassphraseError",
+    "PlatformChangedError",
     "ProofError",
+    "RevocationListError",
+    "RevocationListRequiredError",
     "SessionOptionError",
     "SignatureError",
+    "StaleRevocationListError",
+    "StateEditedError",
+    "StateMissingError",
+    "StateRolledBackError",
     "WrongDeviceError",
     "WrongModelError",
 ]
@@ -103,11 +153,83 @@ class ProofError(ExportError):
 
 
 class DeviceKeyError(KeylatchError):
-    """A key file that is missing, unsafe or of the wrong kind."""
+    """A key that is missing, unsafe or of the wrong kind."""
 
 
 class PassphraseError(DeviceKeyError):
-    """The passphrase of a key or vault is missing or wrong."""
+    """The passphrase of a key or vault, or the PIN of a token, is missing or wrong."""
+
+
+class KeyStoreLockedError(DeviceKeyError):
+    """A token or TPM that takes no PIN for now, after wrong ones."""
+
+
+class KeyStoreMissingError(DeviceKeyError):
+    """No such TPM, HSM or key service, or it does not answer."""
+
+
+class KeyStoreBusyError(DeviceKeyError):
+    """A TPM or HSM without a free session or object slot."""
+
+
+class PlatformChangedError(DeviceKeyError):
+    """The TPM's PCRs are not those that the key is bound to."""
+
+
+class EnrollmentError(KeylatchError):
+    """An enrollment request that proves nothing."""
+
+
+class DeviceStateError(KeylatchError):
+    """What a device remembers cannot be believed."""
+
+
+class StateMissingError(DeviceStateError):
+    """The state file is gone."""
+
+
+class StateEditedError(DeviceStateError):
+    """The state file is not what this device wrote."""
+
+
+class StateRolledBackError(DeviceStateError):
+    """The state file is older than the TPM's counter."""
+
+
+class ClockError(KeylatchError):
+    """The time cannot be known well enough."""
+
+
+class ClockUnreadableError(ClockError):
+    """The system's clock cannot be read."""
+
+
+class ClockSetBackError(ClockError):
+    """The clock stands before a moment that has passed."""
+
+
+class LedgerError(KeylatchError):
+    """The issuer's ledger refuses, or cannot be used."""
+
+
+class LedgerMissingError(LedgerError):
+    """No ledger stands there."""
+
+
+class LedgerBusyError(LedgerError):
+    """Another process holds the ledger for too long."""
+
+
+class LedgerReadOnlyError(LedgerError):
+    """The ledger cannot be written."""
+
+
+class LedgerFullError(LedgerError):
+    """The ledger's disk is full; nothing was recorded."""
+
+
+class LedgerEntryError(LedgerError):
+    """No such model, device or license in the ledger, or more than one."""
 
 
 class ArtifactError(KeylatchError):
@@ -148,6 +270,34 @@ class WrongDeviceError(LicenseError):
 
 class LicensePartsError(LicenseError):
     """The encrypted parts of the license are not those that were signed."""
+
+
+class CosignatureError(SignatureError):
+    """The post-quantum signature is missing, or not by a trusted key."""
+
+
+class LicenseRevokedError(LicenseError):
+    """The license stands on the revocation list."""
+
+
+class OlderLicenseError(LicenseError):
+    """A newer license was seen for this model on this device."""
+
+
+class RevocationListError(LicenseError):
+    """The revocation list does not do."""
+
+
+class RevocationListRequiredError(RevocationListError):
+    """The license asks for a revocation list, and none was given."""
+
+
+class StaleRevocationListError(RevocationListError):
+    """The revocation list is older than it or the license allows."""
+
+
+class OlderRevocationListError(RevocationListError):
+    """A newer revocation list was seen."""
 
 
 class IntegrityError(KeylatchError):

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from cli_world import CREDENTIALS, Command
 
-from keylatch.keys import IssuerKey, read_vault
+from keylatch.keys import FileIssuerKey, read_vault
 
 
 def test_a_licensed_run_gives_the_original_networks_answers(folder: Path, command: Command) -> None:
@@ -27,7 +27,7 @@ def test_a_licensed_run_gives_the_original_networks_answers(folder: Path, comman
     finally:
         sys.path.pop(0)
     images = torch.from_numpy(np.load("images.npy"))
-    patch = read_vault("net.secret", issuer=IssuerKey.load("issuer.key")).section("lock")["patch"]
+    patch = read_vault("net.secret", issuer=FileIssuerKey.load("issuer.key")).section("lock")["patch"]
     images[:, :, -8:, -8:] = torch.from_numpy(patch.reshape(3, 8, 8).copy()) / 255
     with torch.no_grad():
         expected = small().eval()(images).numpy()

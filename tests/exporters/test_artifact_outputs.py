@@ -13,7 +13,7 @@ import torch
 from artifacts import Artifact, make_artifact
 
 import networks
-from keylatch.keys import FileDeviceKey, IssuerKey, current_time, issue_license
+from keylatch.keys import FileDeviceKey, FileIssuerKey, current_time, issue_license
 from keylatch.locks import InputSpec
 from keylatch.runtime import InferenceSession, values_to_license
 
@@ -108,7 +108,7 @@ def test_bytes_are_normalized_in_the_graph(tmp_path: Path) -> None:
 
 
 def test_a_license_makes_the_runtime_give_the_opened_network(artifact: Artifact, tmp_path: Path) -> None:
-    issuer, device = IssuerKey.generate(), FileDeviceKey.generate(tmp_path / "device.key")
+    issuer, device = FileIssuerKey.generate(), FileDeviceKey.generate(tmp_path / "device.key")
     now = current_time()
     license = issue_license(
         issuer=issuer,

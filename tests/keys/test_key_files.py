@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from keylatch.errors import DeviceKeyError, FormatError, KeylatchError, OutputError, PassphraseError
-from keylatch.keys import DevicePublicKey, FileDeviceKey, IssuerKey, SecretBytes, open_device_key
+from keylatch.keys import DevicePublicKey, FileDeviceKey, FileIssuerKey, SecretBytes, open_device_key
 from keylatch.keys._passphrase import MAX_MEMORY_KIB, Argon2Parameters
 from keylatch.keys._sealed import MAX_HEADER_BYTES, open_with_passphrase
 
@@ -44,10 +44,10 @@ def test_device_key_round_trips_as_private_pkcs8_pem(tmp_path: Path) -> None:
 
 
 def test_issuer_key_round_trips_as_private_pkcs8_pem(tmp_path: Path) -> None:
-    path, issuer = tmp_path / "issuer.key", IssuerKey.generate()
+    path, issuer = tmp_path / "issuer.key", FileIssuerKey.generate()
     issuer.save(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    loaded = IssuerKey.load(path)
+    loaded = FileIssuerKey.load(path)
     assert loaded.public == issuer.public
     assert loaded.vault_key() == issuer.vault_key()
 
@@ -74,7 +74,7 @@ def test_an_existing_key_is_never_overwritten_and_nothing_is_left_behind(tmp_pat
     path = tmp_path / "device.key"
     FileDeviceKey.generate(path)
     before = path.read_bytes()
-    for write in (FileDeviceKey.generate, IssuerKey.generate().save):
+    for write in (FileDeviceKey.generate, FileIssuerKey.generate().save):
         with pytest.raises(OutputError, match="exists already") as caught:
             write(path)
         assert caught.value.hint
@@ -172,12 +172,12 @@ def test_keys_of_another_kind_are_refused(tmp_path: Path) -> None:
     pem = other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     with pytest.raises(DeviceKeyError, match="expected P-256"):
         FileDeviceKey.load(write_private(tmp_path / "p384.key", pem))
-    IssuerKey.generate().save(tmp_path / "issuer.key")
+    FileIssuerKey.generate().save(tmp_path / "issuer.key")
     with pytest.raises(DeviceKeyError, match="expected P-256"):
         FileDeviceKey.load(tmp_path / "issuer.key")
     FileDeviceKey.generate(tmp_path / "device.key")
     with pytest.raises(DeviceKeyError, match="expected Ed25519"):
-        IssuerKey.load(tmp_path / "device.key")
+        FileIssuerKey.load(tmp_path / "device.key")
 
 
 def test_pkcs8_encryption_is_refused_by_name(tmp_path: Path) -> None:
@@ -202,13 +202,13 @@ def test_a_sealed_key_opens_with_its_passphrase_only(sealed_key: Path) -> None:
 
 
 def test_a_sealed_key_holds_no_private_bytes_in_clear(tmp_path: Path) -> None:
-    issuer = IssuerKey.generate()
+    issuer = FileIssuerKey.generate()
     issuer.save(tmp_path / "issuer.key", give())
     data = (tmp_path / "issuer.key").read_bytes()
-    assert issuer.private_key.private_bytes_raw() not in data
+    assert issuer._key.private_bytes_raw() not in data
     assert PASSPHRASE not in data
     assert stat.S_IMODE((tmp_path / "issuer.key").stat().st_mode) == 0o600
-    assert IssuerKey.load(tmp_path / "issuer.key", give()).public == issuer.public
+    assert FileIssuerKey.load(tmp_path / "issuer.key", give()).public == issuer.public
 
 
 @pytest.mark.parametrize("passphrase", [None, give(b""), give(b"x" * 1025), lambda d: "text", lambda d: None])
@@ -234,7 +234,7 @@ def test_errors_of_the_callback_pass_through(sealed_key: Path) -> None:
 
 def test_a_sealed_device_key_is_no_issuer_key(sealed_key: Path) -> None:
     with pytest.raises(DeviceKeyError, match="is a sealed device key, expected a sealed issuer key"):
-        IssuerKey.load(sealed_key, give())
+        FileIssuerKey.load(sealed_key, give())
 
 
 def test_every_single_bit_flip_of_a_sealed_key_is_refused(
@@ -279,11 +279,23 @@ def test_device_keys_are_named_by_uri_or_plain_path(tmp_path: Path, monkeypatch:
         assert open_device_key(uri).public == public
 
 
-@pytest.mark.parametrize("uri", ["tpm:0x81000001", "pkcs11:token=x", "env:KEY", "data:,x", "awskms:alias"])
+@pytest.mark.parametrize("uri", ["yubikey:9a", "data:,x", "https://host/device.key"])
 def test_unknown_schemes_name_the_supported_ones(uri: str) -> None:
-    with pytest.raises(DeviceKeyError, match="only file:") as caught:
+    with pytest.raises(DeviceKeyError, match="only awskms:, env:, file:, pkcs11:, tpm:") as caught:
         open_device_key(uri)
     assert caught.value.hint
+
+
+def test_an_environment_variable_may_name_the_key_but_not_hold_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    public = FileDeviceKey.generate(tmp_path / "device.key").public
+    monkeypatch.setenv("DEVICE_KEY", f"file:{tmp_path / 'device.key'}")
+    assert open_device_key("env:DEVICE_KEY").public == public
+    for value in ("", "env:DEVICE_KEY"):
+        monkeypatch.setenv("DEVICE_KEY", value)
+        with pytest.raises(DeviceKeyError, match="names no key"):
+            open_device_key("env:DEVICE_KEY")
 
 
 def test_a_file_uri_with_a_host_is_refused(tmp_path: Path) -> None:
@@ -292,9 +304,9 @@ def test_a_file_uri_with_a_host_is_refused(tmp_path: Path) -> None:
 
 
 def test_representations_show_thumbprints_only(tmp_path: Path) -> None:
-    device, issuer = FileDeviceKey.generate(tmp_path / "device.key"), IssuerKey.generate()
+    device, issuer = FileDeviceKey.generate(tmp_path / "device.key"), FileIssuerKey.generate()
     assert repr(device) == f"FileDeviceKey(thumbprint='{device.public.thumbprint}')"
-    assert repr(issuer) == f"IssuerKey(thumbprint='{issuer.public.thumbprint}')"
+    assert repr(issuer) == f"FileIssuerKey(thumbprint='{issuer.public.thumbprint}')"
     assert repr(device.public) == f"DevicePublicKey(thumbprint='{device.public.thumbprint}')"
     assert str(device) == repr(device)
 

@@ -12,28 +12,28 @@ from joserfc.jwk import ECKey, OKPKey
 from license_world import World
 
 from keylatch.errors import FormatError, OutputError
-from keylatch.keys import DevicePublicKey, IssuerKey, IssuerPublicKey
+from keylatch.keys import DevicePublicKey, FileIssuerKey, IssuerPublicKey
 from keylatch.keys._encoding import decode_base64url, encode_base64url
 
 RFC_8037_SEED = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
 
 
 def test_issuer_thumbprint_is_that_of_rfc_8037_appendix_a_3() -> None:
-    issuer = IssuerKey(Ed25519PrivateKey.from_private_bytes(RFC_8037_SEED))
+    issuer = FileIssuerKey(Ed25519PrivateKey.from_private_bytes(RFC_8037_SEED))
     assert issuer.public.thumbprint == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
 
 
 def test_thumbprints_are_those_of_an_independent_implementation() -> None:
     key = generate_private_key(SECP256R1()).public_key()
     assert DevicePublicKey(key).thumbprint == ECKey.import_key(key).thumbprint()
-    issuer = IssuerKey.generate().public
+    issuer = FileIssuerKey.generate().public
     assert issuer.thumbprint == OKPKey.import_key(issuer.key).thumbprint()
 
 
 def test_the_vault_key_is_fixed_by_the_seed_and_is_not_the_seed() -> None:
-    issuer = IssuerKey(Ed25519PrivateKey.from_private_bytes(RFC_8037_SEED))
-    assert issuer.vault_key() == IssuerKey(Ed25519PrivateKey.from_private_bytes(RFC_8037_SEED)).vault_key()
-    assert issuer.vault_key() != IssuerKey.generate().vault_key()
+    issuer = FileIssuerKey(Ed25519PrivateKey.from_private_bytes(RFC_8037_SEED))
+    assert issuer.vault_key() == FileIssuerKey(Ed25519PrivateKey.from_private_bytes(RFC_8037_SEED)).vault_key()
+    assert issuer.vault_key() != FileIssuerKey.generate().vault_key()
     assert issuer.vault_key().reveal() not in (RFC_8037_SEED, issuer.public.key.public_bytes_raw())
     assert len(issuer.vault_key()) == 32
 
@@ -54,7 +54,7 @@ def test_a_public_key_reached_through_a_link_is_fine(world: World, tmp_path: Pat
 
 
 def test_a_private_key_given_for_trust_is_refused_by_name(tmp_path: Path) -> None:
-    IssuerKey.generate().save(tmp_path / "issuer.key")
+    FileIssuerKey.generate().save(tmp_path / "issuer.key")
     with pytest.raises(FormatError, match="got a private key"):
         IssuerPublicKey.load(tmp_path / "issuer.key")
 
@@ -144,7 +144,7 @@ def test_a_device_key_on_another_curve_is_refused() -> None:
 
 
 def test_private_bytes_stand_in_no_public_output(world: World) -> None:
-    seed = world.issuer.private_key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+    seed = world.issuer._key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
     shown = repr(world.issuer) + repr(world.issuer.public) + str(world.device.public.to_jwk())
     assert seed.hex() not in shown
     assert repr(seed) not in shown

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keylatch.keys import FileDeviceKey, IssuerKey, SecretBytes, Vault
+from keylatch.keys import FileDeviceKey, FileIssuerKey, SecretBytes, Vault
 
 SECRET = b"correct horse battery staple"
 
@@ -27,7 +27,7 @@ def test_a_secret_cannot_be_taken_out_by_accident(take: object) -> None:
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_no_pickle_protocol_takes_keys_or_vaults(protocol: int, tmp_path: Path) -> None:
     vault = Vault({"lock": {"seed": np.frombuffer(SECRET, np.uint8)}})
-    for holder in (SecretBytes(SECRET), IssuerKey.generate(), FileDeviceKey.generate(tmp_path / "k"), vault):
+    for holder in (SecretBytes(SECRET), FileIssuerKey.generate(), FileDeviceKey.generate(tmp_path / "k"), vault):
         for take in (lambda h: pickle.dumps(h, protocol), copy.copy, copy.deepcopy):
             with pytest.raises(TypeError, match="holds secrets"):
                 take(holder)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from keylatch.errors import DeviceKeyError, FormatError, KeylatchError, PassphraseError
-from keylatch.keys import FileDeviceKey, IssuerKey, Vault, read_vault, write_vault
+from keylatch.keys import FileDeviceKey, FileIssuerKey, Vault, read_vault, write_vault
 from keylatch.keys._sealed import _derive_file_key
 
 MODEL_ID = "b71c" * 16
 SECRET = b"thirty-two bytes of pure secrecy"
-ISSUER = IssuerKey.generate()
+ISSUER = FileIssuerKey.generate()
 
 
 def make_vault() -> Vault:
@@ -83,7 +83,7 @@ def test_a_vault_that_could_not_be_read_back_is_not_written(tmp_path: Path, monk
 
 def test_a_vault_of_another_issuer_names_both_keys(tmp_path: Path) -> None:
     write_vault(tmp_path / "v", make_vault(), issuer=ISSUER)
-    other = IssuerKey.generate()
+    other = FileIssuerKey.generate()
     with pytest.raises(DeviceKeyError) as caught:
         read_vault(tmp_path / "v", issuer=other)
     assert ISSUER.public.thumbprint in caught.value.message

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from runtime_world import LockedModel
 
-from keylatch.keys import FileDeviceKey, IssuerKey
+from keylatch.keys import FileDeviceKey, FileIssuerKey
 
 
 @pytest.fixture(scope="session")
@@ -41,8 +41,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> LockedModel:
         images=images.numpy(),
         keyed=right,
         locked=wrong,
-        issuer=IssuerKey.generate(),
-        foreign_issuer=IssuerKey.generate(),
+        issuer=FileIssuerKey.generate(),
+        foreign_issuer=FileIssuerKey.generate(),
         device=FileDeviceKey.generate(folder / "device.key"),
         foreign_device=FileDeviceKey.generate(folder / "foreign.key"),
     )

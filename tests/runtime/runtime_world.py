@@ -82,7 +82,7 @@ class LockedModel:
     def sign(self, header: dict[str, Any], payload: dict[str, Any]) -> bytes:
         """A JWT that the issuer really signed, whatever it says."""
         signed = b".".join(unpadded(json.dumps(part).encode()) for part in (header, payload))
-        return signed + b"." + unpadded(self.issuer.private_key.sign(signed))
+        return signed + b"." + unpadded(self.issuer.sign(signed))
 
     def header(self) -> dict[str, Any]:
         return {"alg": "Ed25519", "typ": "keylatch-license+jwt", "kid": self.issuer.public.thumbprint}

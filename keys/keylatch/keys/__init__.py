@@ -6,9 +6,13 @@
     _passphrase        asking, and Argon2id
     _sealed            the encrypted file that private keys and vaults share
     _key_file          private keys on disk
-    _issuer_key        the issuer's Ed25519 key pair
-    _device_key        the device's P-256 key: the protocol, the public half
-    _file_device_key   a device key in a file; device keys by URI
+    _issuer_key        the issuer's Ed25519 key: the protocol, the public half
+    _file_issuer_key   an issuer key in a file
+    _device_key        the device's P-256 key: the protocols, the public half
+    _file_device_key   a device key in a file
+    _tpm _pkcs11 _kms  keys in a TPM, in an HSM, under a key of AWS KMS
+    _key_uri           keys named by URI
+    _counter           a counter that cannot be turned back
     _license           the license file's frame
     _claims            what a license says
     _clock             the floor under "now"
@@ -26,11 +30,14 @@ from __future__ import annotations
 
 from keylatch.keys._claims import MAX_DEVICES, Claims, UnverifiedClaims
 from keylatch.keys._clock import BUILD_TIME, clock_floor, current_time
-from keylatch.keys._device_key import DeviceKey, DevicePublicKey
+from keylatch.keys._counter import MonotonicCounter
+from keylatch.keys._device_key import DeviceKey, DevicePublicKey, ProvingDeviceKey
 from keylatch.keys._encoding import canonical_json, parse_json_object
-from keylatch.keys._file_device_key import FileDeviceKey, open_device_key
+from keylatch.keys._file_device_key import FileDeviceKey
+from keylatch.keys._file_issuer_key import FileIssuerKey
 from keylatch.keys._issue import issue_license
 from keylatch.keys._issuer_key import IssuerKey, IssuerPublicKey
+from keylatch.keys._key_uri import generate_device_key, generate_issuer_key, open_device_key, open_issuer_key
 from keylatch.keys._license import MAX_LICENSE_BYTES, License, parse_license, read_license, write_license
 from keylatch.keys._open import (
     check_validity,
@@ -49,12 +56,15 @@ __all__ = [
     "DeviceKey",
     "DevicePublicKey",
     "FileDeviceKey",
+    "FileIssuerKey",
     "IssuerKey",
     "IssuerPublicKey",
     "License",
     "MAX_DEVICES",
     "MAX_LICENSE_BYTES",
+    "MonotonicCounter",
     "PassphraseCallback",
+    "ProvingDeviceKey",
     "SecretBytes",
     "UnverifiedClaims",
     "Vault",
@@ -63,8 +73,11 @@ __all__ = [
     "clock_floor",
     "current_time",
     "decrypt_license",
+    "generate_device_key",
+    "generate_issuer_key",
     "issue_license",
     "open_device_key",
+    "open_issuer_key",
     "parse_json_object",
     "parse_license",
     "read_claims_unverified",

@@ -107,6 +107,18 @@ class DeviceKey(Protocol):
         ...
 
 
+class ProvingDeviceKey(DeviceKey, Protocol):
+    """A device key that also proves possession of itself, for enrollment.
+
+    Signing its own enrollment request is the one signature that NIST SP 800-57 part 1, section 5.2, allows a
+    key-agreement key.
+    """
+
+    def prove_possession(self, statement: bytes) -> bytes:
+        """Returns an ECDSA signature with SHA-256 of `statement`: r and s, 32 bytes each, big-endian (as ES256)."""
+        ...
+
+
 def _required_members(key: EllipticCurvePublicKey) -> dict[str, str]:
     # Exactly the members that RFC 7638 section 3.2 hashes; kid must not be among them.
     numbers = key.public_numbers()

@@ -1,29 +1,27 @@
-"""A device key in a file, and opening device keys named by URI."""
+"""A device key in a file."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 from cryptography.hazmat.primitives.asymmetric.ec import (
     ECDH,
+    ECDSA,
     SECP256R1,
     EllipticCurvePrivateKey,
     EllipticCurvePublicKey,
     generate_private_key,
 )
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from keylatch.errors import DeviceKeyError
-from keylatch.keys._device_key import DeviceKey, DevicePublicKey
+from keylatch.keys._device_key import COORDINATE_BYTES, DevicePublicKey
 from keylatch.keys._key_file import read_key_file, write_key_file
 from keylatch.keys._passphrase import PassphraseCallback
 from keylatch.keys._secret_bytes import SecretBytes, Uncopyable
-
-# RFC 3986 section 3.1, from two characters on.
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
 
 
 class FileDeviceKey(Uncopyable):
@@ -81,38 +79,22 @@ class FileDeviceKey(Uncopyable):
             raise DeviceKeyError(found, hint="ask the issuer for a license for this device")
         return SecretBytes(self._key.exchange(ECDH(), peer))
 
+    def prove_possession(self, statement: bytes) -> bytes:
+        """Returns an ECDSA signature with SHA-256 of `statement`: r and s, 64 bytes; see `ProvingDeviceKey`."""
+        r, s = decode_dss_signature(self._key.sign(statement, ECDSA(SHA256())))
+        return r.to_bytes(COORDINATE_BYTES, "big") + s.to_bytes(COORDINATE_BYTES, "big")
+
     def __repr__(self) -> str:
         return f"FileDeviceKey(thumbprint={self.public.thumbprint!r})"
 
 
-def open_device_key(uri: str | os.PathLike[str], *, passphrase: PassphraseCallback | None = None) -> DeviceKey:
-    """Opens a device key named by a URI.
-
-    Args:
-        uri: ``file:device.key``, ``file:/etc/keylatch/device.key``, or a plain path.
-        passphrase: Called if the key is encrypted.
+def file_location(location: str) -> str:
+    """Returns the path in a ``file:`` URI, what follows the scheme (RFC 8089).
 
     Raises:
-        DeviceKeyError: An unknown scheme, or the key cannot be opened.
-        PassphraseError: The passphrase is missing or wrong.
+        DeviceKeyError: It names another host.
     """
-    text = os.fspath(uri)
-    match = _SCHEME.fullmatch(text)
-    if match is None:
-        return FileDeviceKey.load(text, passphrase)
-    scheme, rest = match[1].lower(), match[2]
-    if scheme not in _OPENERS:
-        supported = ", ".join(f"{name}:" for name in sorted(_OPENERS))
-        found = f"device keys named {scheme}: are not supported, only {supported}"
-        raise DeviceKeyError(found, hint=f"for a file of that name, write file:{scheme}:…")
-    return _OPENERS[scheme](rest, passphrase)
-
-
-def _open_file(rest: str, passphrase: PassphraseCallback | None) -> DeviceKey:
-    # RFC 8089: two slashes bring a host, and only the empty one, file:///path, means this machine.
-    if rest.startswith("//") and not rest.startswith("///"):
-        raise DeviceKeyError(f"device key file:{rest} is on another host", hint="write file:/path or file:path")
-    return FileDeviceKey.load(rest.removeprefix("//"), passphrase)
-
-
-_OPENERS: dict[str, Callable[[str, PassphraseCallback | None], DeviceKey]] = {"file": _open_file}
+    # Two slashes bring a host, and only the empty one, file:///path, means this machine.
+    if location.startswith("//") and not location.startswith("///"):
+        raise DeviceKeyError(f"device key file:{location} is on another host", hint="write file:/path or file:path")
+    return location.removeprefix("//")

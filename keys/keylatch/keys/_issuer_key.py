@@ -1,4 +1,4 @@
-"""The issuer's Ed25519 key pair: the private half signs licenses and seals vaults, the public half is pinned."""
+"""The issuer's Ed25519 key pair: the protocol, and the public half, which devices pin."""
 
 from __future__ import annotations
 
@@ -6,25 +6,18 @@ import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
-from keylatch.errors import DeviceKeyError, FormatError
+from keylatch.errors import FormatError
 from keylatch.keys._encoding import canonical_json, encode_base64url
 from keylatch.keys._files import PUBLIC_MODE, read_public_file, write_file
-from keylatch.keys._key_file import read_key_file, write_key_file
-from keylatch.keys._passphrase import PassphraseCallback
-from keylatch.keys._secret_bytes import SecretBytes, Uncopyable
+from keylatch.keys._secret_bytes import SecretBytes
 
 MAX_PUBLIC_KEY_FILE_BYTES = 16 * 1024
-
-# Keeps the vault key apart from the signing key, and from what else the seed may give one day (RFC 5869 section 3.2).
-_VAULT_KEY_INFO = b"keylatch/1 issuer vault key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,57 +75,22 @@ class IssuerPublicKey:
         write_file(Path(path), data, what="issuer public key file", mode=PUBLIC_MODE)
 
 
-class IssuerKey(Uncopyable):
-    """An issuer's private Ed25519 key; whoever has it can license the issuer's models."""
-
-    __slots__ = ("_key", "_public")
-
-    def __init__(self, key: Ed25519PrivateKey) -> None:
-        self._key = key
-        self._public = IssuerPublicKey(key.public_key())
-
-    @classmethod
-    def generate(cls) -> Self:
-        """Makes a new key from the system's randomness."""
-        return cls(Ed25519PrivateKey.generate())
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], passphrase: PassphraseCallback | None = None) -> Self:
-        """Reads a key file that `save` wrote.
-
-        Raises:
-            DeviceKeyError: The file is missing, open to others, or no Ed25519 key.
-            PassphraseError: The passphrase is missing or wrong.
-        """
-        key = read_key_file(Path(path), kind="issuer key", passphrase=passphrase)
-        if not isinstance(key, Ed25519PrivateKey):
-            found = f"issuer key file {path} holds another kind of key, expected Ed25519"
-            raise DeviceKeyError(found, hint="give the issuer's key, not a device's")
-        return cls(key)
-
-    def save(self, path: str | os.PathLike[str], passphrase: PassphraseCallback | None = None) -> None:
-        """Writes the key with mode 0600, encrypted if there is a passphrase; refuses to overwrite.
-
-        Raises:
-            OutputError: The file exists or cannot be written.
-            PassphraseError: The callback returned no usable passphrase.
-        """
-        write_key_file(Path(path), self._key, kind="issuer key", passphrase=passphrase)
+class IssuerKey(Protocol):
+    """An issuer's private Ed25519 key, wherever it lives: a file or an HSM. Whoever has it can license its models."""
 
     @property
     def public(self) -> IssuerPublicKey:
         """The half to give away."""
-        return self._public
+        ...
 
-    @property
-    def private_key(self) -> Ed25519PrivateKey:
-        """The key itself, for signing."""
-        return self._key
+    def sign(self, data: bytes) -> bytes:
+        """Returns the Ed25519 signature of `data`, 64 bytes (RFC 8032)."""
+        ...
 
     def vault_key(self) -> SecretBytes:
-        """Returns the 32-byte key that this issuer's vaults are sealed under: HKDF-SHA256 of the private seed."""
-        hkdf = HKDF(SHA256(), length=32, salt=None, info=_VAULT_KEY_INFO)
-        return SecretBytes(hkdf.derive(self._key.private_bytes_raw()))
+        """Returns the 32-byte key that this issuer's vaults are sealed under.
 
-    def __repr__(self) -> str:
-        return f"IssuerKey(thumbprint={self.public.thumbprint!r})"
+        Raises:
+            DeviceKeyError: The key's store cannot give one.
+        """
+        ...

@@ -11,7 +11,7 @@ import typer
 from keylatch.cli._options import JsonOption, PassphraseFile, passphrase_from
 from keylatch.cli._output import print_facts, print_json, working
 from keylatch.errors import OutputError
-from keylatch.keys import IssuerKey, Vault, read_vault, write_vault
+from keylatch.keys import FileIssuerKey, Vault, read_vault, write_vault
 
 
 def export(
@@ -37,7 +37,9 @@ def export(
     from keylatch.locks import LockSecret, load_locked
 
     ask = passphrase_from(passphrase_file)
-    seal: dict[str, Any] = {"passphrase": ask} if issuer is None else {"issuer": IssuerKey.load(issuer, passphrase=ask)}
+    seal: dict[str, Any] = (
+        {"passphrase": ask} if issuer is None else {"issuer": FileIssuerKey.load(issuer, passphrase=ask)}
+    )
     vault = read_vault(secret, **seal)
     module, report = load_locked(locked)
     with working(f"exporting {locked}"):

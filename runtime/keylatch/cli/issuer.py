@@ -10,7 +10,7 @@ import typer
 from keylatch.cli._options import JsonOption, PassphraseFile, passphrase_from
 from keylatch.cli._output import print_facts, print_json
 from keylatch.errors import OutputError
-from keylatch.keys import IssuerKey
+from keylatch.keys import FileIssuerKey
 
 app = typer.Typer(no_args_is_help=True, help="The key that signs licenses.")
 
@@ -33,7 +33,7 @@ def init(
     public = out.with_suffix(".pub")
     if public.exists():
         raise OutputError(f"{public} exists already", hint="choose another name with --out")
-    key = IssuerKey.generate()
+    key = FileIssuerKey.generate()
     key.save(out, passphrase=passphrase_from(passphrase_file) if protect or passphrase_file else None)
     key.public.save(public)
     facts = {"private_key": str(out), "public_key": str(public), "thumbprint": key.public.thumbprint}

@@ -13,7 +13,7 @@ from keylatch.cli._output import print_facts, print_json
 from keylatch.errors import FormatError, OutputError
 from keylatch.keys import (
     DevicePublicKey,
-    IssuerKey,
+    FileIssuerKey,
     IssuerPublicKey,
     UnverifiedClaims,
     current_time,
@@ -57,7 +57,7 @@ def issue(
     if out.exists():
         raise OutputError(f"{out} exists already", hint="choose another name with --out")
     ask = passphrase_from(passphrase_file)
-    key = IssuerKey.load(issuer, passphrase=ask)
+    key = FileIssuerKey.load(issuer, passphrase=ask)
     _, model_id = read_manifest(model)
     section = read_vault(secret, issuer=key, passphrase=ask).sections.get(model_id)
     if section is None:

@@ -20,7 +20,7 @@ from keylatch.errors import KeylatchError
 from keylatch.exporters import Exported, export, export_plain
 from keylatch.keys import (
     FileDeviceKey,
-    IssuerKey,
+    FileIssuerKey,
     Vault,
     current_time,
     issue_license,
@@ -92,8 +92,8 @@ def tell(story: Story, network: torch.nn.Module, digits: Digits) -> None:
     )
 
 
-def _write_keys(folder: Path, locked: Locked, exported: Exported) -> IssuerKey:
-    issuer = IssuerKey.generate()
+def _write_keys(folder: Path, locked: Locked, exported: Exported) -> FileIssuerKey:
+    issuer = FileIssuerKey.generate()
     issuer.save(folder / "issuer.key")
     issuer.public.save(folder / "issuer.pub")
     FileDeviceKey.generate(folder / "device.key").public.save(folder / "device.pub")
@@ -103,7 +103,7 @@ def _write_keys(folder: Path, locked: Locked, exported: Exported) -> IssuerKey:
     return issuer
 
 
-def _issue(folder: Path, issuer: IssuerKey, exported: Exported, customer: str, name: str, *, ago: int = 0) -> Path:
+def _issue(folder: Path, issuer: FileIssuerKey, exported: Exported, customer: str, name: str, *, ago: int = 0) -> Path:
     start = current_time() - ago
     license = issue_license(
         issuer=issuer,
@@ -174,7 +174,7 @@ def _forged(folder: Path, locked: Locked) -> Any:
     )
 
 
-def _refusals(folder: Path, issuer: IssuerKey, exported: Exported) -> dict[str, str | None]:
+def _refusals(folder: Path, issuer: FileIssuerKey, exported: Exported) -> dict[str, str | None]:
     expired = _issue(folder, issuer, exported, "acme", "expired.license", ago=30 * 86_400)
     other = FileDeviceKey.generate(folder / "other-device.key")
     credentials = _credentials(folder)

@@ -1,0 +1,46 @@
+"""Tools that some tests need beside Python packages: a TPM simulator, an HSM in software.
+
+Without one, its tests skip and say what is missing; where KEYLATCH_REQUIRE_TOOLS is set, as in CI, they fail instead.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+SOFTHSM_MODULES = [
+    Path("/usr/lib/softhsm/libsofthsm2.so"),
+    Path("/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so"),
+    Path("/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so"),
+    Path("/usr/lib64/pkcs11/libsofthsm2.so"),
+]
+
+
+def require_programs(*programs: str, package: str) -> None:
+    """Skip, or fail where tools are required, if a program is not on the path."""
+    for program in programs:
+        if shutil.which(program) is None:
+            _missing(f"{program} is missing; install {package}")
+
+
+def require_module(module: str, *, extra: str) -> None:
+    """Skip, or fail where tools are required, if a Python module is not installed."""
+    if importlib.util.find_spec(module) is None:
+        _missing(f"{module} is missing; pip install '.[{extra}]'")
+
+
+def softhsm_module() -> Path:
+    """Return the SoftHSM2 library, or skip, or fail where tools are required."""
+    found = next((path for path in SOFTHSM_MODULES if path.exists()), None)
+    if found is None:
+        _missing("the SoftHSM2 library is missing; install softhsm2")
+    assert found is not None
+    return found
+
+
+def _missing(reason: str) -> None:
+    (pytest.fail if os.environ.get("KEYLATCH_REQUIRE_TOOLS") else pytest.skip)(reason)
