@@ -10,7 +10,7 @@ from typing import Any
 import onnxruntime
 
 import config_networks
-from keylatch.keys import IssuerPublicKey, current_time, decrypt_license, open_device_key, read_license, verify_license
+from keylatch.keys import Trust, current_time, decrypt_license, open_device_key, read_license, verify_license
 from keylatch.runtime import InferenceSession, compare
 from measuring import THREADS, print_rows, write_results
 
@@ -34,7 +34,7 @@ def measure(name: str) -> list[dict[str, Any]]:
 
         def license_alone() -> object:
             license = read_license(Path(place.credentials["license"]))
-            trust = [IssuerPublicKey.load(place.credentials["trust"])]
+            trust = Trust.load(place.credentials["trust"])
             claims = verify_license(license, trust, now=current_time())
             return decrypt_license(license, claims, open_device_key(place.credentials["key"]))
 

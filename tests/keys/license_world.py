@@ -17,6 +17,7 @@ from keylatch.keys import (
     FileDeviceKey,
     IssuerKey,
     License,
+    Trust,
     decrypt_license,
     issue_license,
     parse_license,
@@ -60,7 +61,7 @@ class World:
 
     def open(self, data: bytes, device: Any = None, now: int = NOW) -> dict[str, np.ndarray]:
         license = parse_license(data)
-        claims = verify_license(license, [self.issuer.public], now=now)
+        claims = verify_license(license, Trust([self.issuer.public]), now=now)
         return decrypt_license(license, claims, device or self.device)
 
     def header(self) -> dict[str, Any]:
@@ -76,7 +77,7 @@ class World:
         return signed + b"." + unpadded(self.issuer.sign(signed))
 
     def verify(self, jwt: bytes, now: int = NOW) -> Any:
-        return verify_license(replace(self.issue(), jwt=jwt), [self.issuer.public], now=now)
+        return verify_license(replace(self.issue(), jwt=jwt), Trust([self.issuer.public]), now=now)
 
     def resign(self, license: License, **parts: bytes) -> License:
         """The license with other encrypted parts, their digests signed by the real issuer."""

@@ -281,7 +281,7 @@ def test_device_keys_are_named_by_uri_or_plain_path(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("uri", ["yubikey:9a", "data:,x", "https://host/device.key"])
 def test_unknown_schemes_name_the_supported_ones(uri: str) -> None:
-    with pytest.raises(DeviceKeyError, match="only awskms:, env:, file:, pkcs11:, tpm:") as caught:
+    with pytest.raises(DeviceKeyError, match="only awskms:, env:, file:, hybrid:, pkcs11:, tpm:") as caught:
         open_device_key(uri)
     assert caught.value.hint
 

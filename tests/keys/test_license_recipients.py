@@ -18,7 +18,15 @@ from joserfc.jwk import ECKey
 from license_world import NOW, SECRET, World, unpadded
 
 from keylatch.errors import DeviceKeyError, FormatError, IntegrityError, WrongDeviceError
-from keylatch.keys import MAX_DEVICES, DevicePublicKey, SecretBytes, _recipients, decrypt_license, verify_license
+from keylatch.keys import (
+    MAX_DEVICES,
+    DevicePublicKey,
+    SecretBytes,
+    Trust,
+    _recipients,
+    decrypt_license,
+    verify_license,
+)
 from keylatch.keys._issue import blob_associated_data
 from keylatch.keys._recipients import _REGISTRY, _decrypt
 
@@ -131,7 +139,7 @@ def test_our_registry_keeps_its_own_small_limits(world: World, member: str, size
         decrypt_json(jwe, ECKey.import_key(world.device._key), registry=_REGISTRY)
 
 
-def test_the_registry_alone_is_passed_and_names_both_algorithms(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_registry_alone_is_passed_and_names_all_algorithms(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     # algorithms= beside registry= makes joserfc drop the registry.
     calls: list[dict[str, Any]] = []
     for name in ("encrypt_json", "decrypt_json"):
@@ -140,7 +148,7 @@ def test_the_registry_alone_is_passed_and_names_both_algorithms(world: World, mo
         monkeypatch.setattr(_recipients, name, spy)
     world.open(world.issue().serialize())
     assert calls == [{"registry": _REGISTRY}, {"registry": _REGISTRY}]
-    assert _REGISTRY.allowed == ["ECDH-ES+A256KW", "A256GCM"]
+    assert _REGISTRY.allowed == ["ECDH-ES+A256KW", "HPKE-MLKEM768-X25519-KE", "A256GCM"]
 
 
 def ours(edit: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]], None]:
@@ -251,7 +259,7 @@ def test_duplicate_keys_in_the_jwe_are_refused(world: World) -> None:
 
 def test_parts_are_digested_before_anything_in_them_is_parsed(world: World) -> None:
     license = world.issue()
-    claims = verify_license(license, [world.issuer.public], now=NOW)
+    claims = verify_license(license, Trust([world.issuer.public]), now=NOW)
     for part in ("jwe", "blob"):
         changed = {"jwt": license.jwt, "jwe": license.jwe, "blob": license.blob, part: b"not even JSON"}
         with pytest.raises(Exception, match="is not the one that was signed"):
@@ -332,12 +340,12 @@ def test_a_license_that_could_not_be_used_is_not_issued(world: World, changes: d
 
 def test_a_device_named_twice_counts_once_and_devices_are_sorted(world: World) -> None:
     devices = [world.device.public, world.foreign_device.public, world.device.public]
-    claims = verify_license(world.issue(devices=devices), [world.issuer.public], now=NOW)
+    claims = verify_license(world.issue(devices=devices), Trust([world.issuer.public]), now=NOW)
     assert claims.devices == tuple(sorted({device.thumbprint for device in devices}))
 
 
 def test_seq_is_milliseconds_unless_given_and_license_ids_differ(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.time_ns", lambda: 1_800_000_000_123_456_789)
-    first, second = (verify_license(world.issue(), [world.issuer.public], now=NOW) for _ in range(2))
+    first, second = (verify_license(world.issue(), Trust([world.issuer.public]), now=NOW) for _ in range(2))
     assert first.seq == 1_800_000_000_123
     assert first.license_id != second.license_id

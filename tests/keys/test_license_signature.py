@@ -10,13 +10,13 @@ import pytest
 from license_world import NOW, World, unpadded
 
 from keylatch.errors import FormatError, KeylatchError, LicenseRequiredError, SignatureError
-from keylatch.keys import Claims, FileIssuerKey, read_claims_unverified, verify_license
+from keylatch.keys import Claims, FileIssuerKey, Trust, read_claims_unverified, verify_license
 from keylatch.keys._claims import UnverifiedClaims
 
 
 def test_a_license_verifies_and_says_what_was_issued(world: World) -> None:
     license = world.issue(customer="Ångström AB", seq=7)
-    claims = verify_license(license, [world.foreign_issuer.public, world.issuer.public], now=NOW)
+    claims = verify_license(license, Trust([world.foreign_issuer.public, world.issuer.public]), now=NOW)
     assert type(claims) is Claims
     assert (claims.customer, claims.seq, claims.devices) == ("Ångström AB", 7, (world.device.public.thumbprint,))
     assert claims.jwe_sha256 == hashlib.sha256(license.jwe).hexdigest()
@@ -36,7 +36,7 @@ def test_the_header_is_exactly_alg_typ_and_kid(world: World) -> None:
 def test_a_foreign_issuer_is_named_with_the_expected_one(world: World) -> None:
     license = world.issue(issuer=world.foreign_issuer)
     with pytest.raises(SignatureError) as caught:
-        verify_license(license, [world.issuer.public], now=NOW)
+        verify_license(license, Trust([world.issuer.public]), now=NOW)
     assert world.foreign_issuer.public.thumbprint in caught.value.message
     assert f"expected {world.issuer.public.thumbprint}" in caught.value.message
     assert caught.value.hint
@@ -57,7 +57,7 @@ def test_the_issuer_inside_must_be_the_one_who_signed(world: World) -> None:
 
 def test_no_trusted_issuer_is_an_error_of_its_own(world: World) -> None:
     with pytest.raises(LicenseRequiredError, match="no trusted issuer"):
-        verify_license(world.issue(), [], now=NOW)
+        verify_license(world.issue(), Trust(), now=NOW)
 
 
 def test_a_stripped_signature_is_refused(world: World) -> None:

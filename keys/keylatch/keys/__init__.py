@@ -10,14 +10,20 @@
     _file_issuer_key   an issuer key in a file
     _device_key        the device's P-256 key: the protocols, the public half
     _file_device_key   a device key in a file
+    _hybrid_key        the post-quantum device key, in a file
+    _device_secret     other secrets that only a device key gives
     _tpm _pkcs11 _kms  keys in a TPM, in an HSM, under a key of AWS KMS
     _key_uri           keys named by URI
     _counter           a counter that cannot be turned back
     _license           the license file's frame
     _claims            what a license says
-    _clock             the floor under "now"
+    _clock             now: its floor, and that it never goes back
+    _trust             whom a device trusts
+    _signed_token      what an issuer signs
+    _cosignature       the second, post-quantum signature
     _token             claims, signed
     _recipients        the content key, wrapped for devices
+    _hybrid_recipients and for post-quantum ones
     _tensors           named arrays to bytes and back
     _issue             issuing a license
     _open              opening a license, step by step
@@ -29,12 +35,15 @@ Imports only numpy, cryptography, joserfc and safetensors.
 from __future__ import annotations
 
 from keylatch.keys._claims import MAX_DEVICES, Claims, UnverifiedClaims
-from keylatch.keys._clock import BUILD_TIME, clock_floor, current_time
+from keylatch.keys._clock import BUILD_TIME, RunningClock, clock_floor, current_time
+from keylatch.keys._cosignature import CosignerKey, CosignerPublicKey
 from keylatch.keys._counter import MonotonicCounter
 from keylatch.keys._device_key import DeviceKey, DevicePublicKey, ProvingDeviceKey
+from keylatch.keys._device_secret import AnyDeviceKey, AnyDevicePublicKey
 from keylatch.keys._encoding import canonical_json, parse_json_object
 from keylatch.keys._file_device_key import FileDeviceKey
 from keylatch.keys._file_issuer_key import FileIssuerKey
+from keylatch.keys._hybrid_key import HybridDeviceKey, HybridPublicKey
 from keylatch.keys._issue import issue_license
 from keylatch.keys._issuer_key import IssuerKey, IssuerPublicKey
 from keylatch.keys._key_uri import generate_device_key, generate_issuer_key, open_device_key, open_issuer_key
@@ -48,15 +57,22 @@ from keylatch.keys._open import (
 )
 from keylatch.keys._passphrase import PassphraseCallback
 from keylatch.keys._secret_bytes import SecretBytes
+from keylatch.keys._trust import Trust
 from keylatch.keys._vault import Vault, read_vault, write_vault
 
 __all__ = [
+    "AnyDeviceKey",
+    "AnyDevicePublicKey",
     "BUILD_TIME",
     "Claims",
+    "CosignerKey",
+    "CosignerPublicKey",
     "DeviceKey",
     "DevicePublicKey",
     "FileDeviceKey",
     "FileIssuerKey",
+    "HybridDeviceKey",
+    "HybridPublicKey",
     "IssuerKey",
     "IssuerPublicKey",
     "License",
@@ -65,7 +81,9 @@ __all__ = [
     "MonotonicCounter",
     "PassphraseCallback",
     "ProvingDeviceKey",
+    "RunningClock",
     "SecretBytes",
+    "Trust",
     "UnverifiedClaims",
     "Vault",
     "canonical_json",

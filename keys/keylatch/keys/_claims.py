@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from keylatch.errors import FormatError, SignatureError
+from keylatch.keys._clock import MAX_TIME
 
 AUDIENCE = "keylatch-runtime"
 CLAIMS_VERSION = 1
 MAX_DEVICES = 1024
 MAX_CUSTOMER_CHARACTERS = 200
-# 9999-12-31T23:59:59Z, the last second a calendar library can print.
-MAX_TIME = 253_402_300_799
 # Integers beyond 2**53 are not exact in every JSON reader (RFC 8259 section 6).
 MAX_SEQ = 2**53 - 1
+# Ten years, in seconds: a larger bound on a list's age is none.
+MAX_LIST_AGE = 10 * 366 * 86_400
+COSIGNATURE_CLAIM = "cosignature_sha256"
 
 # fullmatch, and [0-9] for \d: "$" lets a newline through and \d any script's digits.
 _HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -40,6 +42,8 @@ class UnverifiedClaims:
         model_id: SHA-256 of the model's manifest, 64 hex digits.
         jwe_sha256: SHA-256 of the license's JWE, hex.
         blob_sha256: SHA-256 of the license's blob, hex.
+        max_list_age: The license opens only with a revocation list no older than this, in seconds; None asks for none.
+        cosignature_sha256: SHA-256 of the license's second signature, hex; None without one.
 
     Raises:
         FormatError: A value of another type or out of its range.
@@ -56,6 +60,8 @@ class UnverifiedClaims:
     model_id: str
     jwe_sha256: str
     blob_sha256: str
+    max_list_age: int | None = None
+    cosignature_sha256: str | None = None
 
     def __post_init__(self) -> None:
         for name, (valid, expected) in _RULES.items():
@@ -69,6 +75,7 @@ class UnverifiedClaims:
     def to_payload(self) -> dict[str, Any]:
         """Returns the JWT payload (RFC 7519 section 4, RFC 7800 for ``cnf``)."""
         payload = {claim: getattr(self, name) for name, claim in _CLAIM_NAMES.items()}
+        payload |= {name: getattr(self, name) for name in _OPTIONAL_NAMES if getattr(self, name) is not None}
         return {**payload, "cnf": {"jkt": list(self.devices)}, "aud": AUDIENCE, "keylatch": CLAIMS_VERSION}
 
 
@@ -94,10 +101,15 @@ def parse_claims(payload: dict[str, Any], kind: type[_C]) -> _C:
     if payload.get("aud") != AUDIENCE:
         found = f"token is for {payload.get('aud')!a:.40}, expected {AUDIENCE}"
         raise SignatureError(found, hint="give a license for the runtime")
-    if set(payload) != _PAYLOAD_NAMES:
-        difference = ", ".join(ascii(name)[1:-1][:20] for name in sorted(set(payload) ^ _PAYLOAD_NAMES))
+    required = set(payload) - _OPTIONAL_NAMES
+    if required != _PAYLOAD_NAMES:
+        difference = ", ".join(ascii(name)[1:-1][:20] for name in sorted(required ^ _PAYLOAD_NAMES))
         raise FormatError(f"license claims are missing or unknown: {difference:.80}", hint=_HINT)
     values = {name: payload[claim] for name, claim in _CLAIM_NAMES.items()}
+    for name in _OPTIONAL_NAMES & set(payload):
+        if payload[name] is None:  # an absent claim has one encoding: absence
+            raise FormatError(f"license claim {name} is null", hint=_HINT)
+        values[name] = payload[name]
     return kind(devices=_parse_devices(payload["cnf"]), **values)
 
 
@@ -114,6 +126,7 @@ _CLAIM_NAMES = {
     "jwe_sha256": "jwe_sha256",
     "blob_sha256": "blob_sha256",
 }
+_OPTIONAL_NAMES = frozenset({"max_list_age", COSIGNATURE_CLAIM})
 _PAYLOAD_NAMES = {*_CLAIM_NAMES.values(), "cnf", "aud", "keylatch"}
 
 
@@ -158,6 +171,10 @@ def _is_devices(value: object) -> bool:
     return all(map(_is_thumbprint, value)) and list(value) == sorted(set(value))
 
 
+def _is_list_age(value: object) -> bool:
+    return value is None or (type(value) is int and 0 <= value <= MAX_LIST_AGE)
+
+
 _TIME_RULE = (_is_time, f"whole seconds since the epoch, 0 to {MAX_TIME}")
 _DIGEST_RULE = (_is_hex_digest, "64 lower-case hex digits")
 _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
@@ -172,4 +189,6 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "model_id": _DIGEST_RULE,
     "jwe_sha256": _DIGEST_RULE,
     "blob_sha256": _DIGEST_RULE,
+    "max_list_age": (_is_list_age, f"whole seconds, 0 to {MAX_LIST_AGE}"),
+    COSIGNATURE_CLAIM: (lambda value: value is None or _is_hex_digest(value), _DIGEST_RULE[1]),
 }

@@ -5,18 +5,68 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from keylatch.keys._claims import UnverifiedClaims
+from keylatch.errors import ClockUnreadableError
 
 # 2026-11-20T00:00:00Z, seconds since the epoch: this code did not exist before.
 BUILD_TIME = 1_795_132_800
+# 9999-12-31T23:59:59Z, the last second a calendar library can print.
+MAX_TIME = 253_402_300_799
 
 
 def current_time() -> int:
-    """Returns the system clock in whole seconds since the epoch, at least `BUILD_TIME`."""
-    return max(int(time.time()), BUILD_TIME)
+    """Returns the system clock in whole seconds since the epoch, at least `BUILD_TIME`.
+
+    Raises:
+        ClockUnreadableError: The system has no readable clock.
+    """
+    return max(int(_read_clock(time.CLOCK_REALTIME)), BUILD_TIME)
 
 
-def clock_floor(now: int, claims: UnverifiedClaims) -> int:
+class RunningClock:
+    """A clock that never goes back while a process runs, however the system's is set.
+
+    It counts on by CLOCK_BOOTTIME, which goes on while the machine sleeps and which nobody can set.
+
+    Args:
+        moment: What counts as now, in seconds since the epoch.
+
+    Raises:
+        ClockUnreadableError: The system has no readable clock.
+    """
+
+    __slots__ = ("_boot_seconds", "_moment")
+
+    def __init__(self, moment: int) -> None:
+        self._moment = moment
+        self._boot_seconds = boot_seconds()
+
+    def now(self) -> int:
+        """Returns the system clock, or the moment it started from plus the time since, if that is later.
+
+        Raises:
+            ClockUnreadableError: The system has no readable clock.
+        """
+        return max(current_time(), self._moment + int(boot_seconds() - self._boot_seconds))
+
+
+def boot_seconds() -> float:
+    """Returns the seconds since the machine started, time asleep included.
+
+    Raises:
+        ClockUnreadableError: The system has no such clock.
+    """
+    return _read_clock(time.CLOCK_BOOTTIME)
+
+
+def _read_clock(clock: int) -> float:
+    try:
+        return time.clock_gettime(clock)
+    except OSError as error:
+        found = f"the system's clock cannot be read: {error.strerror}"
+        raise ClockUnreadableError(found, hint="allow the clock_gettime system call") from None
+
+
+def clock_floor(now: int, issued_at: int) -> int:
     """Returns `now`, or the latest moment that has certainly passed if that is later.
 
     It proves that setting the clock back before this release, or before the license was issued, gains nothing. It
@@ -25,9 +75,9 @@ def clock_floor(now: int, claims: UnverifiedClaims) -> int:
 
     Args:
         now: Seconds since the epoch.
-        claims: Claims of a license; its signed `issued_at` has passed on the issuer's clock.
+        issued_at: A license's signed `issued_at`, which has passed on the issuer's clock.
     """
-    return max(now, BUILD_TIME, claims.issued_at)
+    return max(now, BUILD_TIME, issued_at)
 
 
 def format_time(seconds: int) -> str:

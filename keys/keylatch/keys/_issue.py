@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from keylatch.errors import FormatError
 from keylatch.keys._claims import MAX_DEVICES, UnverifiedClaims
 from keylatch.keys._clock import current_time
-from keylatch.keys._device_key import DevicePublicKey
+from keylatch.keys._cosignature import CosignerKey
+from keylatch.keys._device_secret import AnyDevicePublicKey
 from keylatch.keys._issuer_key import IssuerKey
 from keylatch.keys._license import MAX_BLOB_BYTES, License
 from keylatch.keys._recipients import CONTENT_KEY_BYTES, wrap_content_key
@@ -29,7 +30,7 @@ TAG_BYTES = 16
 def issue_license(
     *,
     issuer: IssuerKey,
-    devices: Sequence[DevicePublicKey],
+    devices: Sequence[AnyDevicePublicKey],
     model_id: str,
     secret_values: Mapping[str, Array],
     customer: str,
@@ -37,6 +38,8 @@ def issue_license(
     expires_at: int,
     issued_at: int | None = None,
     seq: int | None = None,
+    max_list_age: int | None = None,
+    cosigner: CosignerKey | None = None,
 ) -> License:
     """Issues a license that opens one model on some devices for some time.
 
@@ -49,7 +52,9 @@ def issue_license(
         not_before: First second of validity, seconds since the epoch.
         expires_at: First second after validity.
         issued_at: Seconds since the epoch; now by default.
-        seq: Position in the issuer's order; milliseconds since the epoch until a ledger assigns it.
+        seq: Position in the issuer's order; by default milliseconds since the epoch, as in a ledger.
+        max_list_age: Refuse to open without a revocation list at most this old, in seconds; None asks for no list.
+        cosigner: Signs the license too, with ML-DSA-65.
 
     Raises:
         FormatError: An argument that no license can carry.
@@ -72,8 +77,9 @@ def issue_license(
         model_id=model_id,
         jwe_sha256=hashlib.sha256(jwe).hexdigest(),
         blob_sha256=hashlib.sha256(blob).hexdigest(),
+        max_list_age=max_list_age,
     )
-    return License(sign_claims(claims, issuer), jwe, blob)
+    return License(sign_claims(claims, issuer, cosigner), jwe, blob)
 
 
 def blob_associated_data(license_id: str) -> bytes:
@@ -81,7 +87,7 @@ def blob_associated_data(license_id: str) -> bytes:
     return b"keylatch/1 secrets" + license_id.encode("ascii")
 
 
-def _sorted_devices(devices: Sequence[DevicePublicKey]) -> list[DevicePublicKey]:
+def _sorted_devices(devices: Sequence[AnyDevicePublicKey]) -> list[AnyDevicePublicKey]:
     by_thumbprint = {device.thumbprint: device for device in devices}
     if not 1 <= len(by_thumbprint) <= MAX_DEVICES:
         found = f"a license is for 1 to {MAX_DEVICES} devices, got {len(by_thumbprint)}"

@@ -13,11 +13,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from keylatch.errors import FormatError
-from keylatch.keys._encoding import canonical_json, encode_base64url
+from keylatch.keys._encoding import canonical_json, decode_base64url, encode_base64url
 from keylatch.keys._files import PUBLIC_MODE, read_public_file, write_file
 from keylatch.keys._secret_bytes import SecretBytes
 
 MAX_PUBLIC_KEY_FILE_BYTES = 16 * 1024
+PUBLIC_KEY_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,27 @@ class IssuerPublicKey:
     thumbprint: str = field(init=False)
 
     def __post_init__(self) -> None:
-        jwk = {"crv": "Ed25519", "kty": "OKP", "x": encode_base64url(self.key.public_bytes_raw())}
-        object.__setattr__(self, "thumbprint", encode_base64url(hashlib.sha256(canonical_json(jwk)).digest()))
+        digest = hashlib.sha256(canonical_json(self.to_jwk())).digest()
+        object.__setattr__(self, "thumbprint", encode_base64url(digest))
+
+    def to_jwk(self) -> dict[str, str]:
+        """Returns the public JWK (RFC 8037)."""
+        return {"crv": "Ed25519", "kty": "OKP", "x": encode_base64url(self.key.public_bytes_raw())}
+
+    @classmethod
+    def from_jwk(cls, jwk: dict[str, object]) -> Self:
+        """Reads a public Ed25519 JWK.
+
+        Raises:
+            FormatError: Another or malformed key.
+        """
+        if set(jwk) != {"crv", "kty", "x"} or (jwk["kty"], jwk["crv"]) != ("OKP", "Ed25519"):
+            raise FormatError("JWK is not a public Ed25519 key", hint="get the trust file from the issuer again")
+        data = decode_base64url(jwk["x"], "JWK x")
+        if len(data) != PUBLIC_KEY_BYTES:
+            found = f"JWK x has {len(data)} bytes, expected {PUBLIC_KEY_BYTES}"
+            raise FormatError(found, hint="get the trust file from the issuer again")
+        return cls(Ed25519PublicKey.from_public_bytes(data))
 
     @classmethod
     def from_pem(cls, data: bytes) -> Self:

@@ -1,4 +1,4 @@
-"""Private keys on disk: PKCS#8 PEM without a passphrase, a sealed frame around PKCS#8 DER with one; always 0600.
+"""Private keys on disk: PKCS#8 PEM without a passphrase, a sealed frame around PKCS#8 with one; always 0600.
 
 PKCS#8's own encryption (PBES2) is not used: it offers PBKDF2 or scrypt, and Argon2id is what RFC 9106 recommends.
 """
@@ -12,6 +12,9 @@ from typing import Literal, TypeAlias
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -24,9 +27,11 @@ from keylatch.errors import DeviceKeyError, FormatError
 from keylatch.keys._files import PRIVATE_MODE, read_private_file, write_file
 from keylatch.keys._passphrase import PassphraseCallback, ask_passphrase
 from keylatch.keys._sealed import is_sealed, open_with_passphrase, seal_with_passphrase
+from keylatch.keys._secret_bytes import SecretBytes
 
-PrivateKey: TypeAlias = Ed25519PrivateKey | EllipticCurvePrivateKey
-KeyKind: TypeAlias = Literal["device key", "issuer key"]
+PrivateKey: TypeAlias = Ed25519PrivateKey | EllipticCurvePrivateKey | MLDSA65PrivateKey
+KeyPair: TypeAlias = tuple[MLKEM768PrivateKey, X25519PrivateKey]
+KeyKind: TypeAlias = Literal["device key", "issuer key", "cosigner key"]
 
 # A PKCS#8 P-256 key is 241 bytes as PEM; room for comments before and after it.
 MAX_KEY_FILE_BYTES = 16 * 1024
@@ -39,13 +44,14 @@ def write_key_file(path: Path, key: PrivateKey, *, kind: KeyKind, passphrase: Pa
         OutputError: The file exists or cannot be written.
         PassphraseError: The callback returned no usable passphrase.
     """
-    what = f"{kind} file {path}"
-    if passphrase is None:
-        data = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    else:
-        plaintext = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-        data = seal_with_passphrase(plaintext, kind=kind, passphrase=ask_passphrase(passphrase, what))
-    write_file(path, data, what=f"{kind} file", mode=PRIVATE_MODE)
+    encoding = Encoding.PEM if passphrase is None else Encoding.DER
+    _write(path, key.private_bytes(encoding, PrivateFormat.PKCS8, NoEncryption()), kind, passphrase)
+
+
+def write_key_pair_file(path: Path, keys: KeyPair, *, kind: KeyKind, passphrase: PassphraseCallback | None) -> None:
+    """Writes two private keys that belong together, one PEM after the other; otherwise as `write_key_file`."""
+    pems = (key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) for key in keys)
+    _write(path, b"".join(pems), kind, passphrase)
 
 
 def read_key_file(path: Path, *, kind: KeyKind, passphrase: PassphraseCallback | None) -> object:
@@ -55,15 +61,43 @@ def read_key_file(path: Path, *, kind: KeyKind, passphrase: PassphraseCallback |
         DeviceKeyError: The file is missing, unsafe, or holds no private key.
         PassphraseError: The file is encrypted and the passphrase is missing or wrong.
     """
-    data = read_private_file(path, what=f"{kind} file", max_bytes=MAX_KEY_FILE_BYTES)
+    data, sealed = _read(path, kind, passphrase)
+    return _load(load_der_private_key if sealed else load_pem_private_key, data.reveal(), kind, f"{kind} file {path}")
+
+
+def read_key_pair_file(path: Path, *, kind: KeyKind, passphrase: PassphraseCallback | None) -> tuple[object, object]:
+    """Reads two private keys that `write_key_pair_file` wrote; the caller checks their types.
+
+    Raises:
+        DeviceKeyError: The file is missing, unsafe, or does not hold two private keys.
+        PassphraseError: The file is encrypted and the passphrase is missing or wrong.
+    """
     what = f"{kind} file {path}"
+    pems = _read(path, kind, passphrase)[0].reveal().split(_PEM_START)
+    if len(pems) != 3 or pems[0].strip():
+        raise DeviceKeyError(f"{what} does not hold two private keys", hint=f"give a hybrid {kind} file")
+    first, second = (_load(load_pem_private_key, _PEM_START + pem, kind, what) for pem in pems[1:])
+    return first, second
+
+
+_PEM_START = b"-----BEGIN PRIVATE KEY-----"
+
+
+def _write(path: Path, plaintext: bytes, kind: KeyKind, passphrase: PassphraseCallback | None) -> None:
+    if passphrase is not None:
+        asked = ask_passphrase(passphrase, f"{kind} file {path}")
+        plaintext = seal_with_passphrase(plaintext, kind=kind, passphrase=asked)
+    write_file(path, plaintext, what=f"{kind} file", mode=PRIVATE_MODE)
+
+
+def _read(path: Path, kind: KeyKind, passphrase: PassphraseCallback | None) -> tuple[SecretBytes, bool]:
+    data = read_private_file(path, what=f"{kind} file", max_bytes=MAX_KEY_FILE_BYTES)
     if not is_sealed(data):
-        return _load(load_pem_private_key, data, kind, what)
+        return SecretBytes(data), False
     try:
-        opened = open_with_passphrase(data, kind=kind, passphrase=passphrase, what=what)
+        return open_with_passphrase(data, kind=kind, passphrase=passphrase, what=f"{kind} file {path}"), True
     except FormatError as error:
         raise DeviceKeyError(error.message, hint=error.hint) from None
-    return _load(load_der_private_key, opened.reveal(), kind, what)
 
 
 def _load(load: Callable[..., object], data: bytes, kind: KeyKind, what: str) -> object:

@@ -9,8 +9,10 @@ from typing import Protocol, cast
 
 from keylatch.errors import DeviceKeyError, MissingExtraError
 from keylatch.keys._device_key import DeviceKey, ProvingDeviceKey
+from keylatch.keys._device_secret import AnyDeviceKey
 from keylatch.keys._file_device_key import FileDeviceKey, file_location
 from keylatch.keys._file_issuer_key import FileIssuerKey
+from keylatch.keys._hybrid_key import HybridDeviceKey
 from keylatch.keys._issuer_key import IssuerKey
 from keylatch.keys._passphrase import PassphraseCallback
 
@@ -39,11 +41,12 @@ class _IssuerKeyStore(Protocol):
     def generate_issuer_key(self, location: str, passphrase: PassphraseCallback | None) -> IssuerKey: ...
 
 
-def open_device_key(uri: str | os.PathLike[str], *, passphrase: PassphraseCallback | None = None) -> DeviceKey:
+def open_device_key(uri: str | os.PathLike[str], *, passphrase: PassphraseCallback | None = None) -> AnyDeviceKey:
     """Opens a device key named by a URI.
 
     Args:
-        uri: ``file:device.key``, ``file:/etc/keylatch/device.key`` or a plain path; ``tpm:device.tpm``;
+        uri: ``file:device.key``, ``file:/etc/keylatch/device.key`` or a plain path; ``hybrid:device.key``;
+            ``tpm:device.tpm``;
             ``pkcs11:token=…;object=…?module-path=…`` (RFC 7512); ``awskms:device.kms``; or ``env:NAME`` for the URI
             in an environment variable.
         passphrase: Called for a passphrase or PIN if the key needs one.
@@ -56,12 +59,14 @@ def open_device_key(uri: str | os.PathLike[str], *, passphrase: PassphraseCallba
     scheme, location = split_key_uri(uri)
     if scheme == "file":
         return FileDeviceKey.load(file_location(location), passphrase)
+    if scheme == "hybrid":
+        return HybridDeviceKey.load(file_location(location), passphrase)
     return cast(_DeviceKeyStore, _load_store(scheme)).open_device_key(location, passphrase)
 
 
 def generate_device_key(
     uri: str | os.PathLike[str], *, passphrase: PassphraseCallback | None = None
-) -> ProvingDeviceKey:
+) -> ProvingDeviceKey | HybridDeviceKey:
     """Makes a device key at a URI, in the forms that `open_device_key` takes; never replaces one.
 
     Args:
@@ -77,6 +82,8 @@ def generate_device_key(
     scheme, location = split_key_uri(uri)
     if scheme == "file":
         return FileDeviceKey.generate(file_location(location), passphrase)
+    if scheme == "hybrid":
+        return HybridDeviceKey.generate(file_location(location), passphrase)
     return cast(_DeviceKeyStore, _load_store(scheme)).generate_device_key(location, passphrase)
 
 
@@ -134,7 +141,7 @@ def split_key_uri(uri: str | os.PathLike[str]) -> tuple[str, str]:
 
 def _load_store(scheme: str) -> object:
     if scheme not in _STORES:
-        supported = ", ".join(f"{name}:" for name in sorted({*_STORES, "file", "env"}))
+        supported = ", ".join(f"{name}:" for name in sorted({*_STORES, "file", "hybrid", "env"}))
         found = f"keys named {scheme}: are not supported, only {supported}"
         raise DeviceKeyError(found, hint=f"for a file of that name, write file:{scheme}:…")
     module, extra = _STORES[scheme]

@@ -3,7 +3,7 @@
     8 bytes   magic, KEYLATCH
     1 byte    version, 1
     12 bytes  three lengths in bytes, each 32 bits little-endian: JWT, JWE, blob
-    JWT       signed claims, compact JWS (RFC 7515, RFC 7519)
+    JWT       signed claims, compact JWS (RFC 7515, RFC 7519), and a cosignature if there is one
     JWE       the content key, wrapped for each device, general JSON (RFC 7516)
     blob      12-byte nonce, AES-256-GCM ciphertext and tag: the secret values as safetensors
 
@@ -23,9 +23,9 @@ from keylatch.keys._sealed import MAGIC, is_sealed
 
 LICENSE_VERSION = 1
 
-# 1024 devices' thumbprints take 64 KiB of the JWT and 440 KiB of the JWE.
+# 1024 devices' thumbprints take 64 KiB of the JWT, and 440 KiB of the JWE, or 1.8 MiB if they are post-quantum.
 MAX_JWT_BYTES = 96 * 1024
-MAX_JWE_BYTES = 1024 * 1024
+MAX_JWE_BYTES = 2 * 1024 * 1024
 MAX_BLOB_BYTES = 256 * 1024 * 1024
 
 _FRAME = struct.Struct("<8sB3I")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -20,33 +19,35 @@ from keylatch.errors import (
 )
 from keylatch.keys._claims import Claims, UnverifiedClaims
 from keylatch.keys._clock import clock_floor, format_duration, format_time
-from keylatch.keys._device_key import DeviceKey
+from keylatch.keys._device_secret import AnyDeviceKey
 from keylatch.keys._issue import NONCE_BYTES, blob_associated_data
-from keylatch.keys._issuer_key import IssuerPublicKey
 from keylatch.keys._license import License
 from keylatch.keys._recipients import read_recipients, unwrap_content_key
 from keylatch.keys._secret_bytes import SecretBytes
 from keylatch.keys._tensors import Array, parse_tensors
-from keylatch.keys._token import read_token_unverified, verify_token
+from keylatch.keys._token import read_claims_unverified as read_token_claims
+from keylatch.keys._token import verify_claims
+from keylatch.keys._trust import Trust
 
 
-def verify_license(license: License, trust: Sequence[IssuerPublicKey], *, now: int) -> Claims:
+def verify_license(license: License, trust: Trust, *, now: int) -> Claims:
     """Returns a license's claims if a trusted issuer made them and they hold now: steps 2 to 4 of opening.
 
     Args:
         license: From `parse_license`, which is step 1.
-        trust: Pinned issuer keys; any of them may have signed.
+        trust: Pinned keys; any of its issuers may have signed.
         now: Seconds since the epoch, usually `current_time`.
 
     Raises:
-        LicenseRequiredError: `trust` is empty.
+        LicenseRequiredError: `trust` has no issuer.
         SignatureError: Unsigned, signed in another way or by another issuer, or altered.
+        CosignatureError: The second signature that `trust` demands is missing or wrong.
         FormatError: Signed, and not claims in this version.
         LicenseExpiredError: Past its end.
         LicenseNotYetValidError: Before its start.
     """
     # 2. and 3. The signature, and what the signed token is.
-    claims = verify_token(license.jwt, trust)
+    claims = verify_claims(license.jwt, trust)
     # 4. The time.
     check_validity(claims, now=now)
     return claims
@@ -63,7 +64,7 @@ def check_validity(claims: Claims, *, now: int) -> None:
         LicenseExpiredError: At or after `expires_at` (RFC 7519 section 4.1.4).
         LicenseNotYetValidError: Before `not_before` (section 4.1.5).
     """
-    moment = clock_floor(now, claims)
+    moment = clock_floor(now, claims.issued_at)
     if moment >= claims.expires_at:
         ago = format_duration(moment - claims.expires_at)
         message = f"license expired {format_time(claims.expires_at)}, {ago} ago"
@@ -74,7 +75,7 @@ def check_validity(claims: Claims, *, now: int) -> None:
         raise LicenseNotYetValidError(message, hint="wait until then, or check this machine's clock")
 
 
-def decrypt_license(license: License, claims: Claims, device_key: DeviceKey) -> dict[str, Array]:
+def decrypt_license(license: License, claims: Claims, device_key: AnyDeviceKey) -> dict[str, Array]:
     """Returns the secret values of a verified license: steps 8 to 10 of opening.
 
     Args:
@@ -109,7 +110,7 @@ def read_claims_unverified(license: License) -> UnverifiedClaims:
         SignatureError: The token's form or header is not the accepted one.
         FormatError: Not claims in this version.
     """
-    return read_token_unverified(license.jwt)
+    return read_token_claims(license.jwt)
 
 
 def read_recipients_unverified(license: License) -> tuple[str, ...]:

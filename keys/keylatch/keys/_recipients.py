@@ -1,7 +1,8 @@
 """The encrypted half of a license: the content key wrapped for each device, as a JWE (RFC 7516, RFC 7518).
 
-General JSON serialization, ECDH-ES+A256KW on P-256 for each recipient, A256GCM; apu is the issuer and apv the
-license id (RFC 7518 section 4.6.1.2), so a wrapped key taken into another license does not unwrap.
+General JSON serialization, A256GCM, and for each recipient one of two algorithms: ECDH-ES+A256KW on P-256, with apu the
+issuer and apv the license id (RFC 7518 section 4.6.1.2), or HPKE with ML-KEM-768 and X25519 in `_hybrid_recipients`. A
+wrapped key taken into another license does not unwrap.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from joserfc.errors import InvalidExchangeKeyError, JoseError
 from joserfc.jwe import (
     GeneralJSONEncryption,
@@ -21,8 +24,11 @@ from joserfc.jwk import ECKey
 
 from keylatch.errors import FormatError, IntegrityError, WrongDeviceError
 from keylatch.keys._claims import MAX_DEVICES, Claims, UnverifiedClaims
-from keylatch.keys._device_key import DeviceKey, DevicePublicKey
-from keylatch.keys._encoding import canonical_json, encode_base64url, parse_json_object
+from keylatch.keys._device_key import DeviceKey
+from keylatch.keys._device_secret import AnyDeviceKey, AnyDevicePublicKey
+from keylatch.keys._encoding import canonical_json, decode_base64url, encode_base64url, parse_json_object
+from keylatch.keys._hybrid_key import HybridDeviceKey, HybridPublicKey
+from keylatch.keys._hybrid_recipients import HYBRID_ALGORITHM, HybridKeyEncryption, HybridRecipientKey, hpke_info
 from keylatch.keys._secret_bytes import SecretBytes
 
 KEY_ALGORITHM = "ECDH-ES+A256KW"
@@ -43,10 +49,14 @@ class _SmallRegistry(JWERegistry):
     max_ciphertext_length = 64
     max_auth_tag_length = 32
     max_recipients = 1
+    algorithms: Any = {  # noqa: RUF012 - joserfc's name, made once and never changed
+        **JWERegistry.algorithms,
+        "alg": {**JWERegistry.algorithms["alg"], HYBRID_ALGORITHM: HybridKeyEncryption()},
+    }
 
 
 # Passing algorithms= to encrypt_json or decrypt_json would replace the registry, and its limits with it.
-_REGISTRY = _SmallRegistry(algorithms=[KEY_ALGORITHM, CONTENT_ALGORITHM])
+_REGISTRY = _SmallRegistry(algorithms=[KEY_ALGORITHM, HYBRID_ALGORITHM, CONTENT_ALGORITHM])
 
 
 class _DeviceECKey(ECKey):
@@ -69,12 +79,14 @@ class _DeviceECKey(ECKey):
 
 
 def wrap_content_key(
-    content_key: SecretBytes, devices: Sequence[DevicePublicKey], *, issuer: str, license_id: str
+    content_key: SecretBytes, devices: Sequence[AnyDevicePublicKey], *, issuer: str, license_id: str
 ) -> bytes:
     """Returns the JWE that gives `content_key` to each of `devices`."""
     jwe = GeneralJSONEncryption(dict(_PROTECTED), content_key.reveal())
     for device in devices:
-        jwe.add_recipient(_recipient_header(device.thumbprint, issuer, license_id), ECKey.import_key(device.key))
+        # joserfc types keys as its own; a hybrid one reaches only HybridKeyEncryption.
+        key: Any = HybridRecipientKey(device) if isinstance(device, HybridPublicKey) else ECKey.import_key(device.key)
+        jwe.add_recipient(_recipient_header(device.thumbprint, _algorithm(device), issuer, license_id), key)
     return canonical_json(encrypt_json(jwe, None, registry=_REGISTRY))
 
 
@@ -87,7 +99,7 @@ def read_recipients(jwe: bytes) -> tuple[str, ...]:
     return tuple(_key_id(recipient) for recipient in _parse_jwe(jwe)["recipients"])
 
 
-def unwrap_content_key(jwe: bytes, claims: Claims, device_key: DeviceKey) -> SecretBytes:
+def unwrap_content_key(jwe: bytes, claims: Claims, device_key: AnyDeviceKey) -> SecretBytes:
     """Finds this device among the recipients and unwraps the content key: step 9 of opening a license.
 
     Args:
@@ -107,14 +119,20 @@ def unwrap_content_key(jwe: bytes, claims: Claims, device_key: DeviceKey) -> Sec
     ours = [recipient for recipient in parsed["recipients"] if _key_id(recipient) == thumbprint]
     if len(ours) != 1:
         raise FormatError(f"license names device {thumbprint} {len(ours)} times, expected once", hint=_HINT)
-    _check_recipient(ours[0], thumbprint, claims)
+    _check_recipient(ours[0], device_key.public, claims)
     # joserfc 1.8 wants a key for every recipient by default: leave ours alone, and the others unparsed.
+    if isinstance(device_key, HybridDeviceKey):
+        return _decrypt_hybrid(parsed, ours[0], device_key)
     return _decrypt(cast(GeneralJSONSerialization, {**parsed, "recipients": ours}), device_key)
 
 
-def _recipient_header(thumbprint: str, issuer: str, license_id: str) -> dict[str, str]:
+def _algorithm(device: AnyDevicePublicKey) -> str:
+    return HYBRID_ALGORITHM if isinstance(device, HybridPublicKey) else KEY_ALGORITHM
+
+
+def _recipient_header(thumbprint: str, algorithm: str, issuer: str, license_id: str) -> dict[str, str]:
     return {
-        "alg": KEY_ALGORITHM,
+        "alg": algorithm,
         "kid": thumbprint,
         "apu": encode_base64url(issuer.encode("ascii")),
         "apv": encode_base64url(license_id.encode("ascii")),
@@ -141,19 +159,40 @@ def _key_id(recipient: object) -> str:
     return key_id
 
 
-def _check_recipient(recipient: dict[str, Any], thumbprint: str, claims: UnverifiedClaims) -> None:
+def _check_recipient(recipient: dict[str, Any], device: AnyDevicePublicKey, claims: UnverifiedClaims) -> None:
     header = dict(recipient["header"])
-    epk = header.pop("epk", None)
+    hybrid = isinstance(device, HybridPublicKey)
+    # One of the two, by the kind of key: what the sender adds to the agreement.
+    ephemeral = header.pop("ek" if hybrid else "epk", None)
     if (
         set(recipient) != {"header", "encrypted_key"}
         or not isinstance(recipient["encrypted_key"], str)
-        or header != _recipient_header(thumbprint, claims.issuer, claims.license_id)
-        or not isinstance(epk, dict)
-        or set(epk) != {"kty", "crv", "x", "y"}
-        or not all(isinstance(value, str) for value in epk.values())
-        or epk["kty"] != "EC"
+        or header != _recipient_header(device.thumbprint, _algorithm(device), claims.issuer, claims.license_id)
+        or not (isinstance(ephemeral, str) if hybrid else _is_ephemeral_key(ephemeral))
     ):
         raise FormatError("license JWE has a recipient that is not in the accepted form", hint=_HINT)
+
+
+def _is_ephemeral_key(epk: object) -> bool:
+    return (
+        isinstance(epk, dict)
+        and set(epk) == {"kty", "crv", "x", "y"}
+        and all(isinstance(value, str) for value in epk.values())
+        and epk["kty"] == "EC"
+    )
+
+
+def _decrypt_hybrid(jwe: dict[str, Any], recipient: dict[str, Any], device_key: HybridDeviceKey) -> SecretBytes:
+    header = recipient["header"]
+    try:
+        texts = (header["ek"], recipient["encrypted_key"], jwe["iv"], jwe["ciphertext"], jwe["tag"])
+        ek, sealed, iv, ciphertext, tag = (decode_base64url(text, "license JWE") for text in texts)
+        info = hpke_info(CONTENT_ALGORITHM, header["apu"], header["apv"])
+        key = device_key.open(ek, sealed, info)
+        plaintext = AESGCM(key.reveal()).decrypt(iv, ciphertext + tag, jwe["protected"].encode("ascii"))
+    except (InvalidTag, ValueError):  # ValueError: a length that AES-GCM refuses (FormatError is one)
+        raise IntegrityError from None
+    return _content_key(plaintext)
 
 
 def _decrypt(jwe: GeneralJSONSerialization, device_key: DeviceKey) -> SecretBytes:
@@ -162,6 +201,10 @@ def _decrypt(jwe: GeneralJSONSerialization, device_key: DeviceKey) -> SecretByte
     except (JoseError, ValueError, KeyError, TypeError, AssertionError):
         # joserfc lets through KeyError for an unknown curve, ValueError for a bad point, AssertionError for a gap.
         raise IntegrityError from None
+    return _content_key(plaintext)
+
+
+def _content_key(plaintext: bytes | None) -> SecretBytes:
     if plaintext is None or len(plaintext) != CONTENT_KEY_BYTES:
         raise IntegrityError
     return SecretBytes(plaintext)

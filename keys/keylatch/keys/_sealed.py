@@ -28,7 +28,7 @@ from keylatch.keys._encoding import canonical_json, decode_base64url, encode_bas
 from keylatch.keys._passphrase import Argon2Parameters, PassphraseCallback, ask_passphrase, derive_key
 from keylatch.keys._secret_bytes import SecretBytes
 
-Kind: TypeAlias = Literal["device key", "issuer key", "vault"]
+Kind: TypeAlias = Literal["device key", "issuer key", "cosigner key", "vault"]
 
 MAGIC = b"KEYLATCH"
 SEALED_VERSION = 0x81

@@ -14,7 +14,7 @@ from keylatch.errors import FormatError, OutputError
 from keylatch.keys import (
     DevicePublicKey,
     FileIssuerKey,
-    IssuerPublicKey,
+    Trust,
     UnverifiedClaims,
     current_time,
     issue_license,
@@ -95,9 +95,7 @@ def show_license(path: Path, trust: list[Path], *, as_json: bool) -> None:
     """Print what a license says, after verifying it if trusted keys are given."""
     parsed = read_license(path)
     if trust:
-        claims: UnverifiedClaims = verify_license(
-            parsed, [IssuerPublicKey.load(item) for item in trust], now=current_time()
-        )
+        claims: UnverifiedClaims = verify_license(parsed, Trust.merge(map(Trust.load, trust)), now=current_time())
     else:
         claims = read_claims_unverified(parsed)
     state = "signature and time verified" if trust else "not verified; give --trust issuer.pub"

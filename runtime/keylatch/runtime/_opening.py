@@ -17,11 +17,12 @@ import onnxruntime
 
 from keylatch.errors import IntegrityError, LicenseRequiredError, WrongModelError
 from keylatch.keys import (
+    AnyDeviceKey,
     Claims,
-    DeviceKey,
     IssuerPublicKey,
     License,
     PassphraseCallback,
+    Trust,
     current_time,
     decrypt_license,
     open_device_key,
@@ -35,8 +36,8 @@ from keylatch.runtime._model_files import Buffer
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 LicenseSource: TypeAlias = str | PathLike[str] | bytes | License
-TrustSource: TypeAlias = str | PathLike[str] | IssuerPublicKey
-KeySource: TypeAlias = str | PathLike[str] | DeviceKey
+TrustSource: TypeAlias = str | PathLike[str] | IssuerPublicKey | Trust
+KeySource: TypeAlias = str | PathLike[str] | AnyDeviceKey
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -44,8 +45,8 @@ class Credentials:
     """What opens a model: the license, the device key, the trusted issuers."""
 
     license: License
-    key: DeviceKey
-    trust: tuple[IssuerPublicKey, ...]
+    key: AnyDeviceKey
+    trust: Trust
 
 
 def load_credentials(
@@ -66,10 +67,10 @@ def load_credentials(
             f"this model is locked and no {missing} was given",
             hint="give license=, key= and trust=; InferenceSession.locked(path) runs the locked model on purpose",
         )
-    issuers = [trust] if isinstance(trust, (str, PathLike, IssuerPublicKey)) else list(trust)
     # 1. Bound sizes, parse the frame.
     parsed = _load_license(license)
-    trusted = tuple(item if isinstance(item, IssuerPublicKey) else IssuerPublicKey.load(Path(item)) for item in issuers)
+    sources = [trust] if isinstance(trust, (str, PathLike, IssuerPublicKey, Trust)) else list(trust)
+    trusted = Trust.merge(map(_load_trust, sources))
     device = open_device_key(fspath(key), passphrase=passphrase) if isinstance(key, (str, PathLike)) else key
     return Credentials(parsed, device, trusted)
 
@@ -78,6 +79,12 @@ def _load_license(source: LicenseSource) -> License:
     if isinstance(source, License):
         return source
     return parse_license(source) if isinstance(source, bytes) else read_license(Path(source))
+
+
+def _load_trust(source: TrustSource) -> Trust:
+    if isinstance(source, Trust):
+        return source
+    return Trust((source,)) if isinstance(source, IssuerPublicKey) else Trust.load(Path(source))
 
 
 def verify_for_model(credentials: Credentials, model_id: str) -> Claims:
