@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from clocks import Clocks
 from runtime_world import LockedModel
 
-from keylatch.keys import FileDeviceKey, FileIssuerKey
+from keylatch.keys import FileDeviceKey, FileIssuerKey, _clock, current_time
+from keylatch.runtime import _session
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +56,12 @@ def model(made: LockedModel, tmp_path: Path) -> LockedModel:
     path = tmp_path / "tiny.latch"
     shutil.copytree(made.path, path)
     return replace(made, path=path)
+
+
+@pytest.fixture
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    """Clocks that a test sets, in the place of the machine's."""
+    clocks = Clocks(wall=float(current_time()))
+    monkeypatch.setattr(_clock, "_read_clock", clocks.read)
+    monkeypatch.setattr(_session, "_now", clocks.read)
+    return clocks

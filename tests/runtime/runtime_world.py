@@ -22,7 +22,9 @@ from keylatch.keys import (
     issue_license,
     read_claims_unverified,
 )
-from keylatch.runtime import MANIFEST_NAME, InferenceSession, model_id_of, values_to_license
+from keylatch.runtime import MANIFEST_NAME, InferenceSession, model_id_of, read_manifest, values_to_license
+from keylatch.runtime._credentials import Credentials, Sources
+from keylatch.runtime._opening import Opened, open_license
 
 DAY = 86_400
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -75,6 +77,16 @@ class LockedModel:
 
     def open(self, **changes: Any) -> InferenceSession:
         return InferenceSession(self.path, **self.credentials(**changes))
+
+    def loaded(self, license: License | bytes | None = None) -> Credentials:
+        """Credentials as the session loads them."""
+        given = self.license() if license is None else license
+        return Credentials.load(Sources(license=given, key=self.device, trust=self.issuer.public))
+
+    def opened(self, license: License | bytes | None = None, model_id: str | None = None) -> Opened:
+        """A license taken through every step before the session is made."""
+        gate = read_manifest(self.path)[0].gate
+        return open_license(self.loaded(license), model_id or self.model_id, gate, now=current_time())
 
     def feed(self) -> dict[str, Array]:
         return {"image": self.images}

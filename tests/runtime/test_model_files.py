@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from runtime_world import LockedModel, flip
 
 from keylatch.errors import ArtifactError, DigestError, FormatError, KeylatchError, WrongModelError
-from keylatch.keys import canonical_json
+from keylatch.keys import canonical_json, current_time
 from keylatch.runtime import (
     FORMAT,
     GATE_NAME,
@@ -33,7 +33,7 @@ from keylatch.runtime import (
     read_model_files,
 )
 from keylatch.runtime import _model_files as reading
-from keylatch.runtime._opening import load_credentials, verify_for_model
+from keylatch.runtime._opening import open_license
 
 
 def test_the_files_read_are_the_files_on_disk(made: LockedModel) -> None:
@@ -51,8 +51,7 @@ def test_the_files_read_are_the_files_on_disk(made: LockedModel) -> None:
 def test_no_flipped_bit_of_the_manifest_opens(made: LockedModel) -> None:
     """Parsed strictly; what still parses has another model_id, and the license is for this one."""
     data = (made.path / MANIFEST_NAME).read_bytes()
-    credentials = load_credentials(made.license(), made.device, made.issuer.public, None)
-    claims = verify_for_model(credentials, model_id_of(data))
+    claims = made.opened().claims
     parsed = 0
     for bit in range(8 * len(data)):
         flipped = flip(data, bit)
@@ -68,12 +67,12 @@ def test_no_flipped_bit_of_the_manifest_opens(made: LockedModel) -> None:
 def test_flipped_bits_of_the_manifest_file_open_nothing(model: LockedModel) -> None:
     path = model.path / MANIFEST_NAME
     data = path.read_bytes()
-    credentials = load_credentials(model.license(), model.device, model.issuer.public, None)
+    credentials = model.loaded()
     errors = set()
     for bit in range(3, 8 * len(data), 37):
         path.write_bytes(flip(data, bit))
         with pytest.raises(KeylatchError) as caught, read_model_files(model.path) as files:
-            verify_for_model(credentials, files.model_id)
+            open_license(credentials, files.model_id, files.manifest.gate, now=current_time())
         errors.add(type(caught.value))
     assert errors == {ArtifactError, FormatError, DigestError, WrongModelError}
 

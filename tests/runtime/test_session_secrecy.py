@@ -128,7 +128,7 @@ def test_no_attribute_of_a_session_holds_secret_values(made: LockedModel) -> Non
         assert arrays
         assert not any(piece in data for piece in secret for data in arrays)
         session.run(None, made.feed())
-    assert session._known_answer is None  # nor, once it was checked, what the check needs
+    assert session._admission._unchecked_answer is None  # nor, once it was checked, what the check needs
 
 
 def test_our_arrays_of_secret_values_are_wiped_and_the_session_lives_on(

@@ -17,6 +17,7 @@
     _counter           a counter that cannot be turned back
     _license           the license file's frame
     _claims            what a license says
+    _process_guard     memory kept out of core dumps
     _clock             now: its floor, and that it never goes back
     _trust             whom a device trusts
     _signed_token      what an issuer signs
@@ -35,18 +36,26 @@ Imports only numpy, cryptography, joserfc and safetensors.
 from __future__ import annotations
 
 from keylatch.keys._claims import MAX_DEVICES, Claims, UnverifiedClaims
-from keylatch.keys._clock import BUILD_TIME, RunningClock, clock_floor, current_time
+from keylatch.keys._clock import BUILD_TIME, RunningClock, boot_seconds, clock_floor, current_time
 from keylatch.keys._cosignature import CosignerKey, CosignerPublicKey
 from keylatch.keys._counter import MonotonicCounter
 from keylatch.keys._device_key import DeviceKey, DevicePublicKey, ProvingDeviceKey
 from keylatch.keys._device_secret import AnyDeviceKey, AnyDevicePublicKey
+from keylatch.keys._device_state import DeviceState
 from keylatch.keys._encoding import canonical_json, parse_json_object
 from keylatch.keys._file_device_key import FileDeviceKey
 from keylatch.keys._file_issuer_key import FileIssuerKey
 from keylatch.keys._hybrid_key import HybridDeviceKey, HybridPublicKey
 from keylatch.keys._issue import issue_license
 from keylatch.keys._issuer_key import IssuerKey, IssuerPublicKey
-from keylatch.keys._key_uri import generate_device_key, generate_issuer_key, open_device_key, open_issuer_key
+from keylatch.keys._key_uri import (
+    define_counter,
+    generate_device_key,
+    generate_issuer_key,
+    open_counter,
+    open_device_key,
+    open_issuer_key,
+)
 from keylatch.keys._license import MAX_LICENSE_BYTES, License, parse_license, read_license, write_license
 from keylatch.keys._open import (
     check_validity,
@@ -56,7 +65,17 @@ from keylatch.keys._open import (
     verify_license,
 )
 from keylatch.keys._passphrase import PassphraseCallback
+from keylatch.keys._process_guard import guard_process, keep_out_of_core_dumps
+from keylatch.keys._revocations import (
+    RevocationList,
+    check_revocations,
+    read_revocation_list,
+    sign_revocation_list,
+    verify_revocation_list,
+    write_revocation_list,
+)
 from keylatch.keys._secret_bytes import SecretBytes
+from keylatch.keys._time_token import TimeRequest, parse_time_request, read_time_token, sign_time_token
 from keylatch.keys._trust import Trust
 from keylatch.keys._vault import Vault, read_vault, write_vault
 
@@ -69,6 +88,7 @@ __all__ = [
     "CosignerPublicKey",
     "DeviceKey",
     "DevicePublicKey",
+    "DeviceState",
     "FileDeviceKey",
     "FileIssuerKey",
     "HybridDeviceKey",
@@ -81,28 +101,43 @@ __all__ = [
     "MonotonicCounter",
     "PassphraseCallback",
     "ProvingDeviceKey",
+    "RevocationList",
     "RunningClock",
     "SecretBytes",
+    "TimeRequest",
     "Trust",
     "UnverifiedClaims",
     "Vault",
+    "boot_seconds",
     "canonical_json",
+    "check_revocations",
     "check_validity",
     "clock_floor",
     "current_time",
     "decrypt_license",
+    "define_counter",
     "generate_device_key",
     "generate_issuer_key",
+    "guard_process",
     "issue_license",
+    "keep_out_of_core_dumps",
+    "open_counter",
     "open_device_key",
     "open_issuer_key",
     "parse_json_object",
     "parse_license",
+    "parse_time_request",
     "read_claims_unverified",
     "read_license",
     "read_recipients_unverified",
+    "read_revocation_list",
+    "read_time_token",
     "read_vault",
+    "sign_revocation_list",
+    "sign_time_token",
     "verify_license",
+    "verify_revocation_list",
     "write_license",
+    "write_revocation_list",
     "write_vault",
 ]

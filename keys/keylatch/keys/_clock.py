@@ -23,9 +23,11 @@ def current_time() -> int:
 
 
 class RunningClock:
-    """A clock that never goes back while a process runs, however the system's is set.
+    """A clock that no setting of the system's clock can hold back while a process runs.
 
-    It counts on by CLOCK_BOOTTIME, which goes on while the machine sleeps and which nobody can set.
+    From the moment it starts at, it counts on by CLOCK_BOOTTIME, which goes on while the machine sleeps and which
+    nobody can set. A system clock that is ahead of that is believed only while it is: one that was set forward by
+    mistake and then right again has ended no license.
 
     Args:
         moment: What counts as now, in seconds since the epoch.

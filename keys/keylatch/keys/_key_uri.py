@@ -8,6 +8,7 @@ import re
 from typing import Protocol, cast
 
 from keylatch.errors import DeviceKeyError, MissingExtraError
+from keylatch.keys._counter import MonotonicCounter
 from keylatch.keys._device_key import DeviceKey, ProvingDeviceKey
 from keylatch.keys._device_secret import AnyDeviceKey
 from keylatch.keys._file_device_key import FileDeviceKey, file_location
@@ -39,6 +40,12 @@ class _IssuerKeyStore(Protocol):
     def open_issuer_key(self, location: str, passphrase: PassphraseCallback | None) -> IssuerKey: ...
 
     def generate_issuer_key(self, location: str, passphrase: PassphraseCallback | None) -> IssuerKey: ...
+
+
+class _CounterStore(Protocol):
+    def open_counter(self, location: str) -> MonotonicCounter: ...
+
+    def define_counter(self, location: str) -> MonotonicCounter: ...
 
 
 def open_device_key(uri: str | os.PathLike[str], *, passphrase: PassphraseCallback | None = None) -> AnyDeviceKey:
@@ -118,6 +125,27 @@ def generate_issuer_key(uri: str | os.PathLike[str], *, passphrase: PassphraseCa
     return _issuer_store(scheme).generate_issuer_key(location, passphrase)
 
 
+def open_counter(uri: str) -> MonotonicCounter:
+    """Opens a counter that cannot be turned back: ``tpm:nv=0x01800100``.
+
+    Raises:
+        DeviceKeyError: An unknown scheme, or there is no such counter.
+        MissingExtraError: The scheme needs an extra that is not installed.
+    """
+    return _counter_store(uri).open_counter(split_key_uri(uri)[1])
+
+
+def define_counter(uri: str) -> MonotonicCounter:
+    """Makes a counter at a URI that `open_counter` takes; never replaces one.
+
+    Raises:
+        OutputError: There is one already.
+        DeviceKeyError: An unknown scheme, or none can be made there.
+        MissingExtraError: The scheme needs an extra that is not installed.
+    """
+    return _counter_store(uri).define_counter(split_key_uri(uri)[1])
+
+
 def split_key_uri(uri: str | os.PathLike[str]) -> tuple[str, str]:
     """Returns a key URI's scheme in lower case and the rest; a plain path has scheme ``file``.
 
@@ -149,6 +177,13 @@ def _load_store(scheme: str) -> object:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"a {scheme}: key", str(error.name), extra) from None
+
+
+def _counter_store(uri: str) -> _CounterStore:
+    scheme = split_key_uri(uri)[0]
+    if scheme != "tpm":
+        raise DeviceKeyError(f"counters cannot live at {scheme}:, only at tpm:", hint="give tpm:nv=0x01800100")
+    return cast(_CounterStore, _load_store(scheme))
 
 
 def _issuer_store(scheme: str) -> _IssuerKeyStore:

@@ -11,6 +11,7 @@ import sys
 from keylatch.cli._app import app
 from keylatch.cli._output import print_error
 from keylatch.errors import KeylatchError
+from keylatch.keys import guard_process
 
 __all__ = ["app", "main"]
 
@@ -18,6 +19,7 @@ __all__ = ["app", "main"]
 def main() -> None:
     """Run the command."""
     try:
+        guard_process()
         app()
     except KeylatchError as error:
         print_error(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -19,11 +20,36 @@ PassphraseFile = Annotated[
     Path | None,
     typer.Option("--passphrase-file", help="File whose first line is the passphrase; default: ask on the terminal."),
 ]
-IssuerOption = Annotated[Path, typer.Option("--issuer", help="The issuer's private key.")]
+IssuerOption = Annotated[
+    str, typer.Option("--issuer", help="The issuer's private key: a file, or a URI such as pkcs11:token=…;object=….")
+]
+LedgerOption = Annotated[
+    Path | None,
+    typer.Option("--ledger", help="The issuer's ledger; default: named after the key, else the only one beside it."),
+]
+VaultKeyOption = Annotated[
+    str | None,
+    typer.Option("--vault-key", help="The key the vault is sealed under, if not --issuer: the one before a rotation."),
+]
+CosignOption = Annotated[
+    Path | None, typer.Option("--cosign", help="A cosigner key, e.g. issuer.mldsa.key: signs too, with ML-DSA-65.")
+]
+DaysOption = Annotated[float, typer.Option("--days", min=0, help="How long it is valid, from --not-before on.")]
+NotBeforeOption = Annotated[
+    datetime | None,
+    typer.Option("--not-before", help="First moment, UTC; default now.", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
+]
 LicenseOption = Annotated[Path | None, typer.Option("--license", help="The license file.")]
 KeyOption = Annotated[str | None, typer.Option("--key", help="The device key, e.g. file:device.key.")]
 TrustOption = Annotated[
-    list[Path] | None, typer.Option("--trust", help="The issuer's public key; may be given several times.")
+    list[Path] | None, typer.Option("--trust", help="The issuer's public key or trust file; may be repeated.")
+]
+RevocationsOption = Annotated[Path | None, typer.Option("--revocations", help="The issuer's revocation list.")]
+StateOption = Annotated[
+    Path | None, typer.Option("--state", help="What this device remembers: refuses a clock set back, older licenses.")
+]
+CounterOption = Annotated[
+    str | None, typer.Option("--counter", help="The counter that --state was made with, e.g. tpm:nv=0x01800100.")
 ]
 ProviderOption = Annotated[
     list[str] | None,

@@ -15,7 +15,10 @@ def open_session(
     key: str | None,
     trust: list[Path] | None,
     passphrase_file: Path | None,
-    providers: list[str] | None,
+    revocations: Path | None = None,
+    state: Path | None = None,
+    counter: str | None = None,
+    providers: list[str] | None = None,
     threads: int | None = None,
     locked: bool = False,
 ) -> Any:
@@ -33,6 +36,9 @@ def open_session(
         key=key,
         trust=trust or None,
         passphrase=passphrase_from(passphrase_file),
+        revocations=revocations,
+        state=state,
+        counter=counter,
     )
 
 

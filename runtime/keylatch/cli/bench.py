@@ -8,7 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from keylatch.cli._options import JsonOption, KeyOption, LicenseOption, PassphraseFile, ProviderOption, TrustOption
+from keylatch.cli._options import (
+    CounterOption,
+    JsonOption,
+    KeyOption,
+    LicenseOption,
+    PassphraseFile,
+    ProviderOption,
+    RevocationsOption,
+    StateOption,
+    TrustOption,
+)
 from keylatch.cli._output import print_facts, print_json, progress
 from keylatch.errors import InputError
 
@@ -25,6 +35,9 @@ def bench(
         ),
     ] = None,
     passphrase_file: PassphraseFile = None,
+    revocations: RevocationsOption = None,
+    state: StateOption = None,
+    counter: CounterOption = None,
     provider: ProviderOption = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images a run.")] = 1,
     runs: Annotated[int, typer.Option("--runs", min=10, help="Counted runs of each.")] = 200,
@@ -43,6 +56,9 @@ def bench(
         key=key,
         trust=trust,
         passphrase_file=passphrase_file,
+        revocations=revocations,
+        state=state,
+        counter=counter,
         providers=provider,
         threads=threads,
     )

@@ -10,7 +10,17 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from keylatch.cli._options import JsonOption, KeyOption, LicenseOption, PassphraseFile, ProviderOption, TrustOption
+from keylatch.cli._options import (
+    CounterOption,
+    JsonOption,
+    KeyOption,
+    LicenseOption,
+    PassphraseFile,
+    ProviderOption,
+    RevocationsOption,
+    StateOption,
+    TrustOption,
+)
 from keylatch.cli._output import print_facts, print_json, result_console
 from keylatch.errors import OutputError
 
@@ -24,6 +34,9 @@ def run(
     key: KeyOption = None,
     trust: TrustOption = None,
     passphrase_file: PassphraseFile = None,
+    revocations: RevocationsOption = None,
+    state: StateOption = None,
+    counter: CounterOption = None,
     provider: ProviderOption = None,
     locked: Annotated[bool, typer.Option("--locked", help="Run without a license, locked, on purpose.")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write all outputs to this .npz file.")] = None,
@@ -36,7 +49,16 @@ def run(
     from keylatch.cli._session import open_session
 
     session = open_session(
-        model, license=license, key=key, trust=trust, passphrase_file=passphrase_file, providers=provider, locked=locked
+        model,
+        license=license,
+        key=key,
+        trust=trust,
+        passphrase_file=passphrase_file,
+        revocations=revocations,
+        state=state,
+        counter=counter,
+        providers=provider,
+        locked=locked,
     )
     batch = load_inputs(images, session.manifest.model["input"])
     outputs = session.run(None, {session.get_inputs()[0].name: batch})

@@ -1,7 +1,10 @@
 """The runtime: open a locked model with a license, and run it.
 
     _session           InferenceSession
+    _credentials       what opens a model, loaded
     _opening           the verified opening, step by step
+    _admission         whether a session may answer, and renewing its license
+    _followed_file     a file that may be replaced
     _model_files       reading and hashing the model's files
     _manifest          what a locked model is made of
     _graph_scan        what a graph would make onnxruntime read

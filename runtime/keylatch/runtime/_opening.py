@@ -1,123 +1,114 @@
 """The verified opening: from files on disk to session options that hold the secret values, or an error.
 
-The steps and their order are those of docs/format.md; the numbers stand at the blocks. Steps 2 to 4 and 8 to 10 are in
-`keylatch.keys`.
+The steps and their order are those of docs/format.md; the numbers stand at the blocks. Step 1 is in `_credentials`,
+steps 2 to 4 and 8 to 10 are in `keylatch.keys`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from os import PathLike, fspath
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import onnxruntime
 
-from keylatch.errors import IntegrityError, LicenseRequiredError, WrongModelError
-from keylatch.keys import (
-    AnyDeviceKey,
-    Claims,
-    IssuerPublicKey,
-    License,
-    PassphraseCallback,
-    Trust,
-    current_time,
-    decrypt_license,
-    open_device_key,
-    parse_license,
-    read_license,
-    verify_license,
-)
+from keylatch.errors import IntegrityError, WrongModelError
+from keylatch.keys import Claims, check_revocations, check_validity, decrypt_license, verify_license
+from keylatch.runtime._credentials import Credentials
 from keylatch.runtime._known_answer import split_license
 from keylatch.runtime._manifest import GateTensor
 from keylatch.runtime._model_files import Buffer
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-LicenseSource: TypeAlias = str | PathLike[str] | bytes | License
-TrustSource: TypeAlias = str | PathLike[str] | IssuerPublicKey | Trust
-KeySource: TypeAlias = str | PathLike[str] | AnyDeviceKey
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Credentials:
-    """What opens a model: the license, the device key, the trusted issuers."""
+class Opened:
+    """What a license gave.
 
-    license: License
-    key: AnyDeviceKey
-    trust: Trust
+    Args:
+        claims: What it says.
+        moment: What counts as now, seconds since the epoch: never before what this device knows to have passed.
+        values: Secret values by gate tensor name, in memory of our own.
+        known_answer: What proves that they are in place.
+    """
+
+    claims: Claims
+    moment: int
+    values: dict[str, Array]
+    known_answer: dict[str, Array]
 
 
-def load_credentials(
-    license: LicenseSource | None,
-    key: KeySource | None,
-    trust: TrustSource | Sequence[TrustSource] | None,
-    passphrase: PassphraseCallback | None,
-) -> Credentials:
-    """Load what opens a model from paths, URIs, bytes or objects.
+def open_license(credentials: Credentials, model_id: str, gate: Sequence[GateTensor], *, now: int) -> Opened:
+    """Steps 2 to 6 and 8 to 11: from a license to secret values that fit the model.
+
+    Args:
+        credentials: From step 1.
+        model_id: The identity of the model, whose files are verified or will be before it answers.
+        gate: The model's gate tensors.
+        now: The system's clock, seconds since the epoch.
 
     Raises:
-        LicenseRequiredError: If something is missing.
-        KeylatchError: If something cannot be read; each cause has its own error.
+        LicenseError: The license is not valid, not now, not for this model or not for this device.
+        ClockError, DeviceStateError: What the device remembers forbids it.
+        IntegrityError: Anything from the decryption on.
     """
-    if license is None or key is None or trust is None:
-        missing = "license" if license is None else "device key" if key is None else "trusted issuer"
-        raise LicenseRequiredError(
-            f"this model is locked and no {missing} was given",
-            hint="give license=, key= and trust=; InferenceSession.locked(path) runs the locked model on purpose",
-        )
-    # 1. Bound sizes, parse the frame.
-    parsed = _load_license(license)
-    sources = [trust] if isinstance(trust, (str, PathLike, IssuerPublicKey, Trust)) else list(trust)
-    trusted = Trust.merge(map(_load_trust, sources))
-    device = open_device_key(fspath(key), passphrase=passphrase) if isinstance(key, (str, PathLike)) else key
-    return Credentials(parsed, device, trusted)
+    claims, moment = _verify(credentials, model_id, now)
+    values, known_answer = _decrypt(credentials, claims, gate)
+    return Opened(claims, moment, values, known_answer)
 
 
-def _load_license(source: LicenseSource) -> License:
-    if isinstance(source, License):
-        return source
-    return parse_license(source) if isinstance(source, bytes) else read_license(Path(source))
-
-
-def _load_trust(source: TrustSource) -> Trust:
-    if isinstance(source, Trust):
-        return source
-    return Trust((source,)) if isinstance(source, IssuerPublicKey) else Trust.load(Path(source))
-
-
-def verify_for_model(credentials: Credentials, model_id: str) -> Claims:
-    """Steps 2 to 6: signature, form, time, model.
+def remember(credentials: Credentials, claims: Claims, *, moment: int) -> None:
+    """Lets the device remember a license that opened, so that an older one is refused from then on.
 
     Raises:
-        LicenseError: The license is not valid, not now, or not for this model.
+        DeviceStateError, ClockError, OutputError: It cannot.
     """
+    if credentials.state is not None:
+        credentials.state.remember(claims, credentials.revocations, now=moment)
+
+
+def remember_list(credentials: Credentials, claims: Claims, *, now: int) -> int:
+    """Checks what the device remembers, and lets it remember the revocation list, whatever that says of the license.
+
+    Returns:
+        The moment that counts as now.
+
+    Raises:
+        OlderRevocationListError, OlderLicenseError: A newer one was seen.
+        DeviceStateError, ClockError, OutputError: What the device remembers cannot be believed, or written.
+    """
+    state, revocations = credentials.state, credentials.revocations
+    if state is None:
+        return max(now, claims.issued_at)
+    moment = state.check(claims, revocations, now=now)
+    if revocations is not None:
+        state.remember_list(revocations, now=moment)
+    return moment
+
+
+def _verify(credentials: Credentials, model_id: str, now: int) -> tuple[Claims, int]:
     # 2. to 4. Signature by a pinned issuer; typ, iss, aud, version; nbf and exp against the clock floor.
-    claims = verify_license(credentials.license, credentials.trust, now=current_time())
-    # 5. Revocation lists and the last seq seen: none exist in this version.
+    claims = verify_license(credentials.license, credentials.trust, now=now)
+    # 5. What this device remembers moves "now" on, never back; then the revocation list; then the time once more.
+    moment = remember_list(credentials, claims, now=now)
+    check_revocations(claims, credentials.revocations, now=moment)
+    check_validity(claims, now=moment)
     # 6. The model is the one that the license was issued for.
     if claims.model_id != model_id:
         raise WrongModelError(
             f"license for model {claims.model_id[:8]}… does not fit this model, {model_id[:8]}…",
             hint="ask the issuer for a license for this version, or open the model it was issued for",
         )
-    return claims
+    return claims, moment
 
 
-def decrypt_gate(
+def _decrypt(
     credentials: Credentials, claims: Claims, gate: Sequence[GateTensor]
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Steps 8 to 11: the secret values and the known answer of a verified license.
-
-    Returns:
-        Secret values by gate tensor name, in memory of our own; and the known answer.
-
-    Raises:
-        LicensePartsError, WrongDeviceError, IntegrityError: as `decrypt_license`.
-    """
     # 8. to 10. Digests, one key agreement, unwrap, decrypt.
-    values = decrypt_license(credentials.license, claims, credentials.key)
+    values = decrypt_license(credentials.license, claims, credentials.open_key())
     values, known_answer = split_license(values)
     # 11. Names, dtypes and shapes are the manifest's; onnxruntime would accept others silently.
     expected = {tensor.name: (tensor.dtype, tensor.shape) for tensor in gate}

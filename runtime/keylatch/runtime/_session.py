@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from os import PathLike
@@ -13,34 +12,32 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from keylatch.errors import KeylatchError, SessionOptionError
-from keylatch.keys import Claims, PassphraseCallback, check_validity, current_time
+from keylatch.errors import KeylatchError, LicenseRequiredError, SessionOptionError
+from keylatch.keys import Claims, PassphraseCallback, current_time
 from keylatch.runtime import _known_answer
-from keylatch.runtime._input_check import explain_inputs
-from keylatch.runtime._manifest import Manifest
-from keylatch.runtime._model_files import read_model_files
-from keylatch.runtime._opening import (
-    Array,
+from keylatch.runtime._admission import NEVER, Admission
+from keylatch.runtime._credentials import (
+    CounterSource,
     Credentials,
     KeySource,
     LicenseSource,
+    RevocationsSource,
+    Sources,
+    StateSource,
     TrustSource,
-    decrypt_gate,
-    load_credentials,
-    put_in_place,
-    verify_for_model,
-    wipe,
 )
+from keylatch.runtime._followed_file import Followed, follow
+from keylatch.runtime._input_check import explain_inputs
+from keylatch.runtime._manifest import Manifest
+from keylatch.runtime._model_files import ModelFiles, read_model_files
+from keylatch.runtime._opening import Array, Opened, open_license, put_in_place, remember, wipe
 from keylatch.runtime._session_options import Providers, private_options, require_provider, usable_providers
 
 _Plain = onnxruntime.InferenceSession
 
-# The wall clock is looked at this often while running, in seconds; between, one read of CLOCK_BOOTTIME (vDSO, no
-# system call) decides. CLOCK_BOOTTIME goes on while the machine sleeps and cannot be set.
-RECHECK_SECONDS = 60.0
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+# Between two admissions one read of CLOCK_BOOTTIME (vDSO, no system call) decides.
+_CLOCK = time.CLOCK_BOOTTIME
 _now = time.clock_gettime
-_NEVER = float("inf")
 _REFUSED_INPUT = (ort_errors.InvalidArgument, ort_errors.Fail, ValueError, RuntimeError, TypeError)
 
 
@@ -60,7 +57,13 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
         license: The license: a path, its bytes, or a parsed `License`.
         key: The device key: a URI such as ``file:device.key``, or a `DeviceKey`.
         trust: The issuer's public key, as a path or `IssuerPublicKey`; or several.
-        passphrase: Called for the passphrase of an encrypted key.
+        passphrase: Called for the passphrase of an encrypted key, or a PIN.
+        revocations: The issuer's revocation list, a path or its bytes. Some licenses ask for one.
+        state: What this device remembers, a path or a `DeviceState`: with it, a clock set back, an older license and an
+            older revocation list are refused. ``keylatch device init-state`` makes it; it is never made silently.
+        counter: The counter that `state` was made with, e.g. ``tpm:nv=0x01800100``.
+        watch: Take renewed licenses and lists from their files as these are replaced; needs paths. Looks once a
+            minute, and before an expired license stops the session.
         disabled_optimizers: As onnxruntime's.
 
     Raises:
@@ -69,6 +72,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
         IntegrityError: The license could not be decrypted or did not open the model.
         ArtifactError: The model's files are not those of its manifest.
         DeviceKeyError: The device key cannot be used.
+        DeviceStateError, ClockError: What the device remembers cannot be believed, or forbids it.
         SessionOptionError: An option is refused or a provider is not available.
     """
 
@@ -83,10 +87,25 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
         key: KeySource | None = None,
         trust: TrustSource | Sequence[TrustSource] | None = None,
         passphrase: PassphraseCallback | None = None,
+        revocations: RevocationsSource | None = None,
+        state: StateSource | None = None,
+        counter: CounterSource | None = None,
+        watch: bool = False,
         disabled_optimizers: Sequence[str] | None = None,
     ) -> None:
-        credentials = load_credentials(license, key, trust, passphrase)
-        self._open(Path(path), credentials, sess_options, providers, provider_options, disabled_optimizers)
+        # Looked at before they are read: a file that is replaced while it opens the model is taken at the first run.
+        followed = follow(license=license, revocations=revocations) if watch else {}
+        sources = Sources(
+            license=license,
+            key=key,
+            trust=trust,
+            passphrase=passphrase,
+            revocations=revocations,
+            state=state,
+            counter=counter,
+        )
+        credentials = Credentials.load(sources)
+        self._open(Path(path), credentials, sess_options, providers, provider_options, disabled_optimizers, followed)
 
     @classmethod
     def locked(
@@ -103,7 +122,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
             SessionOptionError: As for opening.
         """
         session = cls.__new__(cls)
-        session._open(Path(path), None, sess_options, providers, provider_options, None)
+        session._open(Path(path), None, sess_options, providers, provider_options, None, {})
         return session
 
     def _open(
@@ -114,46 +133,59 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
         providers: Providers | None,
         provider_options: Sequence[dict[Any, Any]] | None,
         disabled_optimizers: Sequence[str] | None,
+        followed: Followed,
     ) -> None:
+        self._admission: Admission | None = None
         options, self._shown_options = private_options(sess_options)
-        names, settings = usable_providers(providers, provider_options)
-        self._claims: Claims | None = None
-        self._known_answer: dict[str, Array] | None = None
-        secret_values: dict[str, Array] = {}
+        usable = usable_providers(providers, provider_options)
         # 7. Every file's digest; the weights' is awaited at `finish`.
         with read_model_files(path) as files:
             self._model_id, self._manifest = files.model_id, files.manifest
+            opened = None
             if credentials is not None:
-                self._claims = verify_for_model(credentials, files.model_id)
-                secret_values, self._known_answer = decrypt_gate(credentials, self._claims, files.manifest.gate)
+                opened = open_license(credentials, files.model_id, files.manifest.gate, now=current_time())
             try:
-                # 12. Safe session options; create the session. No fallback to another provider, no configuration
-                # taken from the model or the environment.
-                external = files.external()
-                put_in_place(options, external, secret_values)
-                _Plain.__init__(
-                    self,
-                    files.graph,
-                    options,
-                    names,
-                    settings,
-                    enable_fallback=0,
-                    read_config_from_model=0,
-                    disabled_optimizers=disabled_optimizers,
-                )
-                files.finish()
-                require_provider(names, self.get_providers())
+                self._create(files, options, usable, disabled_optimizers, opened)
             except BaseException:
                 self._sess: Any = None  # what was made of unverified bytes does not live on
                 raise
             finally:
                 # 14. Wipe our own copies.
-                wipe(secret_values)
-            self._external = external  # onnxruntime uses them where they lie
+                wipe({} if opened is None else opened.values)
         self._sess_options = self._sess_options_initial = self._shown_options
-        self._admission = threading.Lock()
+        if credentials is not None and opened is not None:
+            remember(credentials, opened.claims, moment=opened.moment)
+            self._admission = Admission(
+                credentials, opened, self._model_id, self._manifest.gate, self._check_known_answer, followed
+            )
         # 13. The known-answer check waits for the first run: a deadline in the past sends that to `_readmit`.
-        self._admitted_until = _NEVER if credentials is None else 0.0
+        self._admitted_until = NEVER if self._admission is None else 0.0
+
+    def _create(
+        self,
+        files: ModelFiles,
+        options: onnxruntime.SessionOptions,
+        providers: tuple[Any, Any],
+        disabled_optimizers: Sequence[str] | None,
+        opened: Opened | None,
+    ) -> None:
+        # 12. Safe session options; create the session. No fallback to another provider, no configuration taken from
+        # the model or the environment.
+        names, settings = providers
+        self._external = external = files.external()  # onnxruntime uses them where they lie
+        put_in_place(options, external, {} if opened is None else opened.values)
+        _Plain.__init__(
+            self,
+            files.graph,
+            options,
+            names,
+            settings,
+            enable_fallback=0,
+            read_config_from_model=0,
+            disabled_optimizers=disabled_optimizers,
+        )
+        files.finish()
+        require_provider(names, self.get_providers())
 
     @property
     def model_id(self) -> str:
@@ -168,20 +200,41 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
     @property
     def claims(self) -> Claims | None:
         """What the license says; None for a session that runs locked."""
-        return self._claims
+        return None if self._admission is None else self._admission.claims
+
+    def renew(self, license: LicenseSource | None = None, *, revocations: RevocationsSource | None = None) -> Claims:
+        """Put a renewed license, a newer revocation list, or both in force, while other threads go on running.
+
+        A license costs its opening and one inference, on the calling thread. Runs go on meanwhile under the old one;
+        after its end they go on with the new one. A license that is refused changes nothing; a list that the issuer
+        signed holds from then on, and ends the session if the license in force is on it.
+
+        Args:
+            license: For the same model and device, not older than the one in force; None keeps that.
+            revocations: Not older than the one in force; None keeps that.
+
+        Returns:
+            What the license now in force says.
+
+        Raises:
+            OlderLicenseError: The license is older than the one in force.
+            OlderRevocationListError: The list is older than the one in force.
+            LicenseRevokedError: The license is on the list.
+            LicenseRequiredError: The session runs locked.
+            IntegrityError: The license does not open, or is for other secret values than the session was opened with.
+            KeylatchError: As for opening.
+        """
+        if self._admission is None:
+            raise LicenseRequiredError("this session runs locked", hint="open the model with a license")
+        self._admission.renew(license, revocations)
+        self._admitted_until = 0.0  # a list may have ended what the last admission allowed
+        self._readmit()
+        return self._admission.claims
 
     def _readmit(self) -> None:
-        """Check the license's time again; before the first answer, check that the model is really unlocked."""
-        with self._admission:
-            claims = self._claims
-            assert claims is not None  # noqa: S101  locked sessions never come here
-            now = current_time()
-            check_validity(claims, now=now)
-            if self._known_answer is not None:
-                self._check_known_answer(self._known_answer)
-                self._known_answer = None
-            # `now` is a whole second, up to one behind the clock: in the last one every run comes here.
-            self._admitted_until = _now(_CLOCK) + min(RECHECK_SECONDS, claims.expires_at - 1 - now)
+        """Check again what time can change; before the first answer, that the model is really unlocked."""
+        assert self._admission is not None  # noqa: S101  locked sessions never come here
+        self._admitted_until = self._admission.readmit()
 
     def _check_known_answer(self, expected: dict[str, Array]) -> None:
         node = self.get_inputs()[0]
@@ -264,5 +317,5 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
         self.__reduce__()
 
     def __repr__(self) -> str:
-        state = "locked" if self._claims is None else f"licensed to {self._claims.customer}"
+        state = "locked" if self.claims is None else f"licensed to {self.claims.customer}"
         return f"<keylatch InferenceSession, model {self._model_id[:8]}…, {state}>"
