@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from keylatch.errors import FormatError, SignatureError
-from keylatch.keys._clock import MAX_TIME
+from keylatch.keys._value_rules import HEX_DIGEST, THUMBPRINT, TIME, Rule, optional, whole_number
 
 AUDIENCE = "keylatch-runtime"
 CLAIMS_VERSION = 1
@@ -21,9 +19,6 @@ MAX_SEQ = 2**53 - 1
 MAX_LIST_AGE = 10 * 366 * 86_400
 COSIGNATURE_CLAIM = "cosignature_sha256"
 
-# fullmatch, and [0-9] for \d: "$" lets a newline through and \d any script's digits.
-_HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
-_THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,19 +131,6 @@ def _parse_devices(cnf: object) -> tuple[str, ...]:
     return tuple(cnf["jkt"])
 
 
-def _is_thumbprint(value: object) -> bool:
-    return isinstance(value, str) and _THUMBPRINT.fullmatch(value) is not None
-
-
-def _is_hex_digest(value: object) -> bool:
-    return isinstance(value, str) and _HEX_DIGEST.fullmatch(value) is not None
-
-
-def _is_time(value: object) -> bool:
-    # type(), not isinstance(): a JSON true is an int to Python.
-    return type(value) is int and 0 <= value <= MAX_TIME
-
-
 def _is_customer(value: object) -> bool:
     # isprintable() refuses control and direction-override characters, which could rewrite a terminal's line.
     return isinstance(value, str) and 1 <= len(value) <= MAX_CUSTOMER_CHARACTERS and value.isprintable()
@@ -161,34 +143,24 @@ def _is_uuid4(value: object) -> bool:
         return False
 
 
-def _is_seq(value: object) -> bool:
-    return type(value) is int and 1 <= value <= MAX_SEQ
-
-
 def _is_devices(value: object) -> bool:
     if not isinstance(value, tuple) or not 1 <= len(value) <= MAX_DEVICES:
         return False
-    return all(map(_is_thumbprint, value)) and list(value) == sorted(set(value))
+    return all(map(THUMBPRINT[0], value)) and list(value) == sorted(set(value))
 
 
-def _is_list_age(value: object) -> bool:
-    return value is None or (type(value) is int and 0 <= value <= MAX_LIST_AGE)
-
-
-_TIME_RULE = (_is_time, f"whole seconds since the epoch, 0 to {MAX_TIME}")
-_DIGEST_RULE = (_is_hex_digest, "64 lower-case hex digits")
-_RULES: dict[str, tuple[Callable[[object], bool], str]] = {
-    "issuer": (_is_thumbprint, "an RFC 7638 thumbprint"),
+_RULES: dict[str, Rule] = {
+    "issuer": THUMBPRINT,
     "customer": (_is_customer, f"1 to {MAX_CUSTOMER_CHARACTERS} printable characters"),
-    "issued_at": _TIME_RULE,
-    "not_before": _TIME_RULE,
-    "expires_at": _TIME_RULE,
+    "issued_at": TIME,
+    "not_before": TIME,
+    "expires_at": TIME,
     "license_id": (_is_uuid4, "a UUID of version 4"),
-    "seq": (_is_seq, f"an integer from 1 to {MAX_SEQ}"),
+    "seq": whole_number(1, MAX_SEQ),
     "devices": (_is_devices, f"1 to {MAX_DEVICES} different device thumbprints, sorted"),
-    "model_id": _DIGEST_RULE,
-    "jwe_sha256": _DIGEST_RULE,
-    "blob_sha256": _DIGEST_RULE,
-    "max_list_age": (_is_list_age, f"whole seconds, 0 to {MAX_LIST_AGE}"),
-    COSIGNATURE_CLAIM: (lambda value: value is None or _is_hex_digest(value), _DIGEST_RULE[1]),
+    "model_id": HEX_DIGEST,
+    "jwe_sha256": HEX_DIGEST,
+    "blob_sha256": HEX_DIGEST,
+    "max_list_age": optional(whole_number(0, MAX_LIST_AGE, "whole seconds")),
+    COSIGNATURE_CLAIM: optional(HEX_DIGEST),
 }

@@ -29,6 +29,12 @@ def text(pattern: str, what: str) -> Rule:
     return (lambda value: isinstance(value, str) and compiled.fullmatch(value) is not None), what
 
 
+def optional(rule: Rule) -> Rule:
+    """Returns the rule that also takes None, for a value that may be absent."""
+    valid, expected = rule
+    return (lambda value: value is None or valid(value)), expected
+
+
 TIME = whole_number(0, MAX_TIME, "whole seconds since the epoch")
 THUMBPRINT = text(r"[A-Za-z0-9_-]{43}", "an RFC 7638 thumbprint")
 HEX_DIGEST = text(r"[0-9a-f]{64}", "64 lower-case hex digits")
