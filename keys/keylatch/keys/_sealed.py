@@ -1,9 +1,9 @@
-"""The sealed frame: an encrypted file under a passphrase or an issuer key; private keys and vaults use it.
+"""The sealed frame: an encrypted file under a passphrase, an issuer key or a wrapped key; for private keys and vaults.
 
     8 bytes   magic, KEYLATCH
     1 byte    0x81: a sealed file, version 1 (a license has its version here, below 0x80)
     4 bytes   length of the header, little-endian
-    header    canonical JSON: kind, kdf, salt, and the kdf's parameters or the issuer's thumbprint
+    header    canonical JSON: kind, kdf, salt, and the kdf's parameters, the issuer's thumbprint or the wrapped key
     12 bytes  nonce
     rest      AES-256-GCM ciphertext and tag; everything before the nonce is associated data
 
@@ -109,6 +109,43 @@ def open_with_key(data: bytes, *, kind: Kind, key: SecretBytes, thumbprint: str,
         raise FormatError(f"{what} is damaged: its seal does not hold", hint=_HINT) from None
 
 
+def seal_with_data_key(plaintext: bytes, *, kind: Kind, key: SecretBytes, wrapping: Mapping[str, str]) -> bytes:
+    """Returns a sealed file under a 32-byte data key made for it by AWS KMS.
+
+    Args:
+        plaintext: What to seal.
+        kind: What it is.
+        key: The data key.
+        wrapping: How to have the data key unwrapped again; goes into the header, with the few hundred bytes there.
+    """
+    salt = os.urandom(SALT_BYTES)
+    header = {"kind": kind, "kdf": "awskms", "salt": encode_base64url(salt), "awskms": dict(wrapping)}
+    return _seal(plaintext, header, _derive_file_key(key, salt, kind))
+
+
+def read_wrapping(data: bytes, *, kind: Kind, what: str) -> object:
+    """Returns how a file's data key is to be unwrapped: any JSON value, and not authenticated before it is opened.
+
+    Raises:
+        FormatError: Not a sealed file of this kind and way of sealing.
+    """
+    wrapping: object = _parse(data, kind, "awskms", "awskms", what).header["awskms"]
+    return wrapping
+
+
+def open_with_data_key(data: bytes, *, kind: Kind, key: SecretBytes, what: str) -> SecretBytes:
+    """Opens a file sealed under a data key.
+
+    Raises:
+        FormatError: Not a sealed file of this kind and way of sealing, or damaged.
+    """
+    frame = _parse(data, kind, "awskms", "awskms", what)
+    try:
+        return _open(frame, _derive_file_key(key, frame.salt, kind))
+    except InvalidTag:
+        raise FormatError(f"{what} is damaged: its seal does not hold", hint=_HINT) from None
+
+
 def is_sealed_under_passphrase(data: bytes) -> bool:
     """Whether a sealed file asks for a passphrase; for choosing how to open it, decides nothing."""
     end = _PREFIX.size + _PREFIX.unpack_from(data)[2] if len(data) >= _PREFIX.size and is_sealed(data) else 0
@@ -150,7 +187,7 @@ def _check_header(header: dict[str, Any], kind: Kind, kdf: str, kdf_field: str, 
         found = f"{what} is a sealed {ascii(header.get('kind'))[1:-1]:.20}, expected a sealed {kind}"
         raise FormatError(found, hint=f"give the {kind} file")
     if header.get("kdf") != kdf:
-        sealed_under = {"argon2id": "a passphrase", "issuer": "an issuer key"}
+        sealed_under = {"argon2id": "a passphrase", "issuer": "an issuer key", "awskms": "a key of AWS KMS"}
         found = sealed_under.get(str(header.get("kdf")), "an unknown kind of key")
         raise FormatError(f"{what} is sealed under {found}, got {sealed_under[kdf]}", hint=f"open it with {found}")
     if set(header) != {"kind", "kdf", "salt", kdf_field}:
