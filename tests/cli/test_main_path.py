@@ -121,7 +121,8 @@ def test_a_vault_under_a_passphrase_serves_export_and_issuing(folder: Path, comm
 
 def test_protected_keys_ask_for_their_passphrase(folder: Path, command: Command) -> None:
     Path("pass").write_text("correct horse\n")
-    made = command("device", "init", "--key", "file:safe.key", "--passphrase-file", "pass", "--json")
+    made = command("device", "init", "--key", "file:safe.key", "--passphrase-file", "pass", "--request", "safe.json",
+                   "--json")  # fmt: skip
     assert made.status == 0 and b"PRIVATE KEY" not in Path("safe.key").read_bytes()
     assert json.loads(made.out)["public_key"] == "safe.pub"
     issued = command("license", "issue", "net.latch", "--secret", "net.secret", "--issuer", "issuer.key", "--to",

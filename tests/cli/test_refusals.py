@@ -86,7 +86,7 @@ def swapped(arguments: tuple[str, ...], option: str, value: str) -> tuple[str, .
         (("export", "net.pt2", "--secret", "net.secret", "--out", "n.latch"), "issuer key"),
         (("issuer", "init"), "exists already"),
         (("device", "init"), "exists already"),
-        (("device", "init", "--key", "tpm:0x81000001"), "cannot be made"),
+        (("device", "init", "--key", "vault:somewhere"), "vault: are not supported"),
         (("bench", "net.latch", *CREDENTIALS, "--plain", "absent.onnx"), "does not exist"),
     ],
 )  # fmt: skip

@@ -18,7 +18,8 @@
     _license           the license file's frame
     _claims            what a license says
     _process_guard     memory kept out of core dumps
-    _clock             now: its floor, and that it never goes back
+    _clock             now, and its floor
+    _value_rules       what the values of a small JSON document must be
     _trust             whom a device trusts
     _signed_token      what an issuer signs
     _cosignature       the second, post-quantum signature
@@ -28,6 +29,15 @@
     _tensors           named arrays to bytes and back
     _issue             issuing a license
     _open              opening a license, step by step
+    _statement         what an issuer states beside licenses
+    _revocations       which licenses it took back
+    _time_token        what time it is, for one device, once
+    _enrollment        what a device sends to be licensed
+    _device_state      what a device remembers: the class
+    _state_record      and the rules
+    _state_file        and the file with its MAC
+    _state_store       and reading and writing it with a counter
+    _state_lock        and one writer at a time
     _vault             the issuer's secrets at rest
 
 Imports only numpy, cryptography, joserfc and safetensors.
@@ -43,6 +53,14 @@ from keylatch.keys._device_key import DeviceKey, DevicePublicKey, ProvingDeviceK
 from keylatch.keys._device_secret import AnyDeviceKey, AnyDevicePublicKey
 from keylatch.keys._device_state import DeviceState
 from keylatch.keys._encoding import canonical_json, parse_json_object
+from keylatch.keys._enrollment import (
+    EnrollmentRequest,
+    load_device,
+    load_enrollment,
+    make_enrollment_request,
+    parse_enrollment_request,
+    write_enrollment_request,
+)
 from keylatch.keys._file_device_key import FileDeviceKey
 from keylatch.keys._file_issuer_key import FileIssuerKey
 from keylatch.keys._hybrid_key import HybridDeviceKey, HybridPublicKey
@@ -89,6 +107,7 @@ __all__ = [
     "DeviceKey",
     "DevicePublicKey",
     "DeviceState",
+    "EnrollmentRequest",
     "FileDeviceKey",
     "FileIssuerKey",
     "HybridDeviceKey",
@@ -121,9 +140,13 @@ __all__ = [
     "guard_process",
     "issue_license",
     "keep_out_of_core_dumps",
+    "load_device",
+    "load_enrollment",
+    "make_enrollment_request",
     "open_counter",
     "open_device_key",
     "open_issuer_key",
+    "parse_enrollment_request",
     "parse_json_object",
     "parse_license",
     "parse_time_request",
@@ -137,6 +160,7 @@ __all__ = [
     "sign_time_token",
     "verify_license",
     "verify_revocation_list",
+    "write_enrollment_request",
     "write_license",
     "write_revocation_list",
     "write_vault",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +25,13 @@ from keylatch.keys._key_file import read_key_file, write_key_file
 from keylatch.keys._passphrase import PassphraseCallback
 from keylatch.keys._secret_bytes import Uncopyable
 
-# Names and key type of draft-ietf-cose-dilithium.
+# Names and key type of RFC 9964.
 ALGORITHM = "ML-DSA-65"
 KEY_TYPE = "AKP"
 TOKEN_TYPE = "keylatch-cosignature"  # noqa: S105 - a media type, not a password
 SIGNATURE_BYTES = 3309
+
+_THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")
 
 _HINT = "ask the issuer for a fresh license"
 
@@ -52,7 +55,7 @@ class CosignerPublicKey:
         object.__setattr__(self, "thumbprint", encode_base64url(digest))
 
     def to_jwk(self) -> dict[str, str]:
-        """Returns the public JWK (draft-ietf-cose-dilithium)."""
+        """Returns the public JWK (RFC 9964)."""
         return {"alg": ALGORITHM, "kty": KEY_TYPE, "pub": encode_base64url(self.key.public_bytes_raw())}
 
     @classmethod
@@ -167,6 +170,7 @@ def _parse(cosignature: bytes) -> tuple[str, bytes]:
         raise CosignatureError(error.message, hint=_HINT) from None
     key_id = header.get("kid")
     expected = {"alg": ALGORITHM, "typ": TOKEN_TYPE, "kid": key_id}
-    if not separator or header != expected or not isinstance(key_id, str) or len(data) != SIGNATURE_BYTES:
+    named = isinstance(key_id, str) and _THUMBPRINT.fullmatch(key_id) is not None
+    if not separator or header != expected or not named or len(data) != SIGNATURE_BYTES:
         raise CosignatureError(f"license's second signature is not in the one accepted form, {ALGORITHM}", hint=_HINT)
-    return ascii(key_id)[1:-1][:43], data
+    return str(key_id), data

@@ -1,37 +1,18 @@
-"""What a device remembers: the class that keeps a `StateRecord` in a file, for several processes, against restoring.
-
-With a counter each write first puts the file there with the count that comes next, and then raises the counter:
-
-    the file's count is the counter's            the newest file
-    the file's count is the counter's plus one   a crash came between the two; the next writer completes it
-    anything else                                an older file was put back
-
-Without a counter a copy of the file that is put back is not noticed: the MAC says who wrote it, not when.
-"""
+"""What a device remembers: the rules of `_state_record`, applied to a file that several processes share."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from keylatch.errors import DeviceStateError, FormatError, StateRolledBackError
+from keylatch.errors import FormatError
 from keylatch.keys._claims import Claims
 from keylatch.keys._counter import MonotonicCounter
 from keylatch.keys._device_secret import AnyDeviceKey, derive_device_secret
-from keylatch.keys._files import PRIVATE_MODE, write_file
 from keylatch.keys._revocations import RevocationList
 from keylatch.keys._secret_bytes import Uncopyable
-from keylatch.keys._state_file import (
-    MAC_KEY_INFO,
-    check_state_exists,
-    parse_state,
-    read_state_file,
-    serialize_state,
-)
-from keylatch.keys._state_lock import lock_state
+from keylatch.keys._state_file import MAC_KEY_INFO, check_state_exists
 from keylatch.keys._state_record import (
     CLOCK_LEEWAY_SECONDS,
     MAX_LEEWAY_SECONDS,
@@ -39,11 +20,10 @@ from keylatch.keys._state_record import (
     is_worth_writing,
     judge,
     judge_list,
-    new_nonce,
-    new_record,
     raise_marks,
     set_time,
 )
+from keylatch.keys._state_store import StateStore
 from keylatch.keys._time_token import TimeRequest, verify_time_token
 from keylatch.keys._trust import Trust
 
@@ -59,7 +39,7 @@ class DeviceState(Uncopyable):
     Made by `create` and `open` only.
     """
 
-    __slots__ = ("_counter", "_leeway_seconds", "_mac_key", "_path", "_thumbprint")
+    __slots__ = ("_leeway_seconds", "_store", "_thumbprint")
 
     def __init__(
         self,
@@ -71,9 +51,8 @@ class DeviceState(Uncopyable):
         if type(leeway_seconds) is not int or not 0 <= leeway_seconds <= MAX_LEEWAY_SECONDS:
             found = f"clock leeway is {leeway_seconds!a:.40}, expected 0 to {MAX_LEEWAY_SECONDS} whole seconds"
             raise FormatError(found, hint=f"leave it at {CLOCK_LEEWAY_SECONDS}")
-        self._path, self._counter, self._leeway_seconds = Path(path), counter, leeway_seconds
-        self._thumbprint = key.public.thumbprint
-        self._mac_key = derive_device_secret(key, MAC_KEY_INFO)
+        self._thumbprint, self._leeway_seconds = key.public.thumbprint, leeway_seconds
+        self._store = StateStore(Path(path), self._thumbprint, derive_device_secret(key, MAC_KEY_INFO), counter)
 
     @classmethod
     def create(
@@ -100,9 +79,7 @@ class DeviceState(Uncopyable):
             FormatError: `leeway_seconds` is out of range.
         """
         state = cls(path, key, counter, leeway_seconds)
-        with lock_state(state._path, exclusive=True):
-            # Also here one count more: no two files ever have the same one.
-            state._write(new_record(state._thumbprint, state._read_count(), now=now), overwrite=False)
+        state._store.create(now)
         return state
 
     @classmethod
@@ -126,8 +103,7 @@ class DeviceState(Uncopyable):
         """
         check_state_exists(Path(path))  # before a lock file is made beside nothing
         state = cls(path, key, counter, leeway_seconds)
-        with lock_state(state._path, exclusive=True):
-            state._read(complete=True)
+        state._store.update(lambda _: None)
         return state
 
     def check(self, claims: Claims, revocations: RevocationList | None, *, now: int) -> int:
@@ -147,9 +123,7 @@ class DeviceState(Uncopyable):
             OlderLicenseError: A newer license was seen for this model.
             DeviceStateError: The file is gone, edited, put back, unsafe, held for long, or has no room for the model.
         """
-        with lock_state(self._path, exclusive=False):
-            record = self._read()
-        return judge(record, claims, revocations, now=now, leeway_seconds=self._leeway_seconds)
+        return judge(self._store.read(), claims, revocations, now=now, leeway_seconds=self._leeway_seconds)
 
     def remember(self, claims: Claims, revocations: RevocationList | None, *, now: int) -> None:
         """Remembers a license that has really opened, before it gives its first answer.
@@ -167,11 +141,11 @@ class DeviceState(Uncopyable):
             KeylatchError: As for `check`.
         """
 
-        def change(record: StateRecord) -> StateRecord:
+        def change(record: StateRecord) -> StateRecord | None:
             judge(record, claims, revocations, now=now, leeway_seconds=self._leeway_seconds)
-            return raise_marks(record, claims, revocations, now=now)
+            return _if_worth_writing(record, raise_marks(record, claims, revocations, now=now))
 
-        self._update(change)
+        self._store.update(change)
 
     def remember_list(self, revocations: RevocationList, *, now: int) -> None:
         """Remembers a list by itself: also one by which no license opened, as it revokes them all.
@@ -185,11 +159,11 @@ class DeviceState(Uncopyable):
             DeviceStateError: As for `check`.
         """
 
-        def change(record: StateRecord) -> StateRecord:
+        def change(record: StateRecord) -> StateRecord | None:
             judge_list(record, revocations, now=now, leeway_seconds=self._leeway_seconds)
-            return raise_marks(record, None, revocations, now=now)
+            return _if_worth_writing(record, raise_marks(record, None, revocations, now=now))
 
-        self._update(change)
+        self._store.update(change)
 
     def advance(self, now: int) -> None:
         """Raises the high-water mark while a model runs; writes once in `HIGH_WATER_STEP_SECONDS`.
@@ -198,7 +172,7 @@ class DeviceState(Uncopyable):
             OutputError: The file cannot be written; what was remembered before stands.
             DeviceStateError: As for `check`.
         """
-        self._update(lambda record: raise_marks(record, None, None, now=now))
+        self._store.update(lambda record: _if_worth_writing(record, raise_marks(record, None, None, now=now)))
 
     def time_request(self) -> TimeRequest:
         """Returns the request that a time token for this device answers, until the state is written again.
@@ -206,8 +180,7 @@ class DeviceState(Uncopyable):
         Raises:
             DeviceStateError: As for `check`.
         """
-        with lock_state(self._path, exclusive=False):
-            return self._request(self._read())
+        return self._request(self._store.read())
 
     def apply_time_token(self, data: bytes, trust: Trust, *, now: int) -> None:
         """Sets the high-water mark by a time token: the way back after a clock that ran ahead was set right.
@@ -225,55 +198,28 @@ class DeviceState(Uncopyable):
             OutputError: The file cannot be written; what was remembered before stands.
             DeviceStateError: As for `check`.
         """
-        with lock_state(self._path, exclusive=True):
-            record = self._read(complete=True)
+
+        def change(record: StateRecord) -> StateRecord:
             token = verify_time_token(data, trust, self._request(record))
-            changed = set_time(record, token, now=now, leeway_seconds=self._leeway_seconds)
-            # Written even if nothing changed: the new nonce is what makes the token worthless.
-            self._write(changed)
+            return set_time(record, token, now=now, leeway_seconds=self._leeway_seconds)
+
+        # Written even if nothing changed: the new nonce is what makes the token worthless.
+        self._store.update(change)
+
+    def read(self) -> StateRecord:
+        """Returns what is remembered, for showing.
+
+        Raises:
+            DeviceStateError: As for `check`.
+        """
+        return self._store.read()
 
     def __repr__(self) -> str:
         return f"DeviceState(thumbprint={self._thumbprint!r})"
 
-    def _update(self, change: Callable[[StateRecord], StateRecord]) -> None:
-        with lock_state(self._path, exclusive=True):
-            record = self._read(complete=True)
-            changed = change(record)
-            if is_worth_writing(record, changed):
-                self._write(changed)
-
-    def _read(self, *, complete: bool = False) -> StateRecord:
-        """Reads the file and holds it to the counter; under a lock, as a writer changes one after the other."""
-        record = parse_state(read_state_file(self._path), self._mac_key, self._thumbprint)
-        count = self._read_count()
-        if record.counter is not None and count is None:
-            found = f"device state {self._path} goes with a counter, and none was given"
-            raise DeviceStateError(found, hint="name the counter that it was made with")
-        if record.counter is None and count is not None:
-            found = f"device state {self._path} was made without a counter, and one was given"
-            raise StateRolledBackError(found, hint="put back the file that was made with the counter")
-        if record.counter is not None and count is not None and record.counter not in (count, count + 1):
-            found = f"device state {self._path} has count {record.counter}, and its counter stands at {count}"
-            raise StateRolledBackError(found, hint="put the newest copy of the file back, or ask the issuer")
-        if complete and count != record.counter:
-            # Before this count is used again: else two files would have it, and the older could be put back.
-            self._raise_counter(record)
-        return record
-
-    def _write(self, record: StateRecord, *, overwrite: bool = True) -> None:
-        count = None if record.counter is None else record.counter + 1
-        written = replace(record, nonce=new_nonce(), counter=count)
-        data = serialize_state(written, self._mac_key)
-        write_file(self._path, data, what="device state", mode=PRIVATE_MODE, overwrite=overwrite)
-        self._raise_counter(written)
-
-    def _raise_counter(self, record: StateRecord) -> None:
-        if self._counter is not None and (reached := self._counter.increment()) != record.counter:
-            found = f"counter of device state {self._path} went to {reached}, expected {record.counter}"
-            raise DeviceStateError(found, hint="give each device state a counter of its own")
-
-    def _read_count(self) -> int | None:
-        return None if self._counter is None else self._counter.read()
-
     def _request(self, record: StateRecord) -> TimeRequest:
         return TimeRequest(self._thumbprint, record.nonce)
+
+
+def _if_worth_writing(old: StateRecord, new: StateRecord) -> StateRecord | None:
+    return new if is_worth_writing(old, new) else None

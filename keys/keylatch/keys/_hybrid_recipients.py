@@ -14,7 +14,8 @@ from joserfc.registry import HeaderParameter
 from keylatch.keys._encoding import encode_base64url
 from keylatch.keys._hybrid_key import HybridPublicKey
 
-# JOSE has no name for this KEM yet. KE: key encryption, as in the draft.
+# Ours. KE: key encryption, as in the draft. draft-ietf-jose-hpke-pq-pqt would call this KEM with another KDF, SHAKE256,
+# HPKE-10-KE; with HKDF, which RFC 9180 specifies, it has no name.
 HYBRID_ALGORITHM = "HPKE-MLKEM768-X25519-KE"
 
 
@@ -53,5 +54,5 @@ class HybridKeyEncryption(JWEKeyEncryption):
 
 
 def hpke_info(enc: str, apu: str, apv: str) -> bytes:
-    """Returns HPKE's info: what the sealed key is for, the issuer and the license id."""
+    """Returns HPKE's info, the draft's Recipient_structure: what the sealed key is for, the issuer, the license id."""
     return b"\xff".join((b"JOSE-HPKE rcpt", enc.encode("ascii"), f"{apu}.{apv}".encode("ascii")))

@@ -58,11 +58,16 @@ def read_key_file(path: Path, *, kind: KeyKind, passphrase: PassphraseCallback |
     """Reads a private key of any type; the caller checks the type.
 
     Raises:
-        DeviceKeyError: The file is missing, unsafe, or holds no private key.
+        DeviceKeyError: The file is missing, unsafe, or does not hold one private key.
         PassphraseError: The file is encrypted and the passphrase is missing or wrong.
     """
+    what = f"{kind} file {path}"
     data, sealed = _read(path, kind, passphrase)
-    return _load(load_der_private_key if sealed else load_pem_private_key, data.reveal(), kind, f"{kind} file {path}")
+    # The PEM reader would take the first of two keys; and a sealed pair is PEM, where a single key is DER.
+    if data.reveal().count(_PEM_START) > 1:
+        hint = f"if it is a hybrid device key, name it hybrid:{path}"
+        raise DeviceKeyError(f"{what} holds several private keys, expected one", hint=hint)
+    return _load(load_der_private_key if sealed else load_pem_private_key, data.reveal(), kind, what)
 
 
 def read_key_pair_file(path: Path, *, kind: KeyKind, passphrase: PassphraseCallback | None) -> tuple[object, object]:
@@ -75,7 +80,8 @@ def read_key_pair_file(path: Path, *, kind: KeyKind, passphrase: PassphraseCallb
     what = f"{kind} file {path}"
     pems = _read(path, kind, passphrase)[0].reveal().split(_PEM_START)
     if len(pems) != 3 or pems[0].strip():
-        raise DeviceKeyError(f"{what} does not hold two private keys", hint=f"give a hybrid {kind} file")
+        hint = f"if it is a P-256 key, name it file:{path}"
+        raise DeviceKeyError(f"{what} does not hold two private keys, as a hybrid key does", hint=hint)
     first, second = (_load(load_pem_private_key, _PEM_START + pem, kind, what) for pem in pems[1:])
     return first, second
 

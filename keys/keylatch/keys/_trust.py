@@ -44,7 +44,7 @@ class Trust:
         until: For a retired issuer key, its thumbprint to the last `exp` that a license of it may have.
 
     Raises:
-        FormatError: More than `MAX_KEYS` keys.
+        FormatError: More than `MAX_KEYS` keys, or an `until` for a key that is not among them.
     """
 
     issuers: Sequence[IssuerPublicKey] = ()
@@ -57,6 +57,9 @@ class Trust:
         object.__setattr__(self, "until", MappingProxyType(dict(self.until)))
         if len(self.issuers) + len(self.cosigners) > MAX_KEYS:
             raise FormatError(f"trust has more than {MAX_KEYS} keys", hint="leave out keys that retired long ago")
+        # A key that is meant to retire and is misnamed would go on signing.
+        if not self.until.keys() <= {key.thumbprint for key in self.issuers}:
+            raise FormatError("trust retires an issuer key that it does not hold", hint="give that key's thumbprint")
 
     @property
     def active_issuers(self) -> tuple[IssuerPublicKey, ...]:
@@ -95,6 +98,9 @@ class Trust:
         """
         if data.lstrip()[:1] == b"{":
             return cls._from_json(parse_json_object(data, "trust file"))
+        if data.count(b"-----BEGIN") > 1:
+            # The PEM reader would take the first and say nothing of the rest, be it a cosigner to demand.
+            raise FormatError("file holds several keys in PEM, expected one", hint="give each in a file of its own")
         key = _load_cosigner(data)
         return cls((IssuerPublicKey.from_pem(data),)) if key is None else cls((), (key,))
 
@@ -130,6 +136,8 @@ class Trust:
         issuers = [_entry(item, {"jwk", "until"}) for item in _list(value["issuers"])]
         cosigners = [_entry(item, {"jwk"}) for item in _list(value["cosigners"])]
         keys = [IssuerPublicKey.from_jwk(item["jwk"]) for item in issuers]
+        if len({key.thumbprint for key in keys}) != len(keys):
+            raise FormatError("trust file names an issuer key twice", hint=_HINT)
         ends = [_end(item["until"]) for item in issuers]
         until = {key.thumbprint: end for key, end in zip(keys, ends, strict=True) if end is not None}
         return cls(keys, [CosignerPublicKey.from_jwk(item["jwk"]) for item in cosigners], until)
