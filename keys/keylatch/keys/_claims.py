@@ -20,7 +20,6 @@ MAX_LIST_AGE = 10 * 366 * 86_400
 COSIGNATURE_CLAIM = "cosignature_sha256"
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnverifiedClaims:
     """Claims as they stand in the file. Anyone can write these: for showing, never for deciding.

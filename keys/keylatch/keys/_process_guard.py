@@ -48,4 +48,3 @@ def guard_process() -> None:
     if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         reason = os.strerror(ctypes.get_errno())
         raise KeylatchError(f"this process cannot be guarded: {reason}", hint="allow the prctl system call")
-

@@ -88,7 +88,9 @@ def sign_revocation_list(
     Raises:
         FormatError: More than `MAX_REVOKED` ids, or a value that no list can carry.
     """
-    lines = "".join(f"{license_id}\n" for license_id in sorted(set(license_ids))).encode("ascii", "replace")
+    # "?" for what is not ASCII, and " " for a newline: neither stands in an id.
+    ids = sorted({license_id.replace("\n", " ") for license_id in license_ids})
+    lines = "".join(f"{license_id}\n" for license_id in ids).encode("ascii", "replace")
     _parse_ids(lines)
     values = {"seq": seq, "max_age": max_age, "revoked_sha256": hashlib.sha256(lines).hexdigest()}
     return sign_statement(values, issuer=issuer, issued_at=issued_at, kind=_KIND) + b"\n" + lines

@@ -157,7 +157,7 @@ def write_time_token(path: str | os.PathLike[str], data: bytes, *, overwrite: bo
     Raises:
         OutputError: The file exists (and `overwrite` is off), or it cannot be written.
     """
-    write_file(Path(path), data + b"\n", what="time token", mode=PUBLIC_MODE, overwrite=overwrite)
+    write_file(Path(path), data, what="time token", mode=PUBLIC_MODE, overwrite=overwrite)
 
 
 def _parse_request(data: bytes) -> dict[str, Any]:
