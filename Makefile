@@ -43,6 +43,8 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/lock_time.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/open_time.py
+	$(BIN)/python benchmarks/license_time.py
+	$(BIN)/python benchmarks/issue_rate.py
 	$(BIN)/python benchmarks/code_leak.py
 	$(if $(DATA),$(BIN)/python benchmarks/lock_quality.py --data $(DATA))
 

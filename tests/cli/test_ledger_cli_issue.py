@@ -243,3 +243,11 @@ def test_renewing_is_refused(folder: Path, command: Command, arguments: tuple[st
     outcome = command("license", "renew", *(seq if word == "SEQ" else word for word in arguments))
     assert_refused(outcome, words)
     assert not Path("r.license").exists() and len(listed(command)) == 1
+
+
+def test_a_passphrase_is_never_an_argument(command: Command) -> None:
+    verbs = (["license", "renew"], ["license", "revocations"], ["issuer", "ledger"], ["issuer", "rotate"],
+             ["issuer", "time-token"])  # fmt: skip
+    for verb in verbs:
+        text = command(*verb, "--help").out
+        assert "--passphrase-file" in text and "--passphrase " not in text

@@ -39,6 +39,7 @@
     _state_store       and reading and writing it with a counter
     _state_lock        and one writer at a time
     _vault             the issuer's secrets at rest
+    _ledger            the issuer's record of what was issued and revoked, in SQLite
 
 Imports only numpy, cryptography, joserfc and safetensors.
 """
@@ -46,7 +47,15 @@ Imports only numpy, cryptography, joserfc and safetensors.
 from __future__ import annotations
 
 from keylatch.keys._claims import MAX_DEVICES, Claims, UnverifiedClaims
-from keylatch.keys._clock import BUILD_TIME, RunningClock, boot_seconds, clock_floor, current_time
+from keylatch.keys._clock import (
+    BUILD_TIME,
+    RunningClock,
+    boot_seconds,
+    clock_floor,
+    current_time,
+    format_duration,
+    format_time,
+)
 from keylatch.keys._cosignature import CosignerKey, CosignerPublicKey
 from keylatch.keys._counter import MonotonicCounter
 from keylatch.keys._device_key import DeviceKey, DevicePublicKey, ProvingDeviceKey
@@ -73,6 +82,26 @@ from keylatch.keys._key_uri import (
     open_counter,
     open_device_key,
     open_issuer_key,
+    split_key_uri,
+)
+from keylatch.keys._ledger import (
+    KnownDevice,
+    Ledger,
+    LedgerEntry,
+    LicensedModel,
+    LicenseTerms,
+    PublishedList,
+    check_issuer,
+    find_entry,
+    issue_and_record,
+    list_entries,
+    publish_revocations,
+    read_recorded_license,
+    renew_license,
+    revoke_device,
+    revoke_license,
+    rotate_issuer,
+    trust_of_ledger,
 )
 from keylatch.keys._license import MAX_LICENSE_BYTES, License, parse_license, read_license, write_license
 from keylatch.keys._open import (
@@ -93,7 +122,13 @@ from keylatch.keys._revocations import (
     write_revocation_list,
 )
 from keylatch.keys._secret_bytes import SecretBytes
-from keylatch.keys._time_token import TimeRequest, parse_time_request, read_time_token, sign_time_token
+from keylatch.keys._time_token import (
+    TimeRequest,
+    parse_time_request,
+    read_time_token,
+    sign_time_token,
+    write_time_token,
+)
 from keylatch.keys._trust import Trust
 from keylatch.keys._vault import Vault, read_vault, write_vault
 
@@ -114,12 +149,18 @@ __all__ = [
     "HybridPublicKey",
     "IssuerKey",
     "IssuerPublicKey",
+    "KnownDevice",
+    "Ledger",
+    "LedgerEntry",
     "License",
+    "LicenseTerms",
+    "LicensedModel",
     "MAX_DEVICES",
     "MAX_LICENSE_BYTES",
     "MonotonicCounter",
     "PassphraseCallback",
     "ProvingDeviceKey",
+    "PublishedList",
     "RevocationList",
     "RunningClock",
     "SecretBytes",
@@ -129,17 +170,23 @@ __all__ = [
     "Vault",
     "boot_seconds",
     "canonical_json",
+    "check_issuer",
     "check_revocations",
     "check_validity",
     "clock_floor",
     "current_time",
     "decrypt_license",
     "define_counter",
+    "find_entry",
+    "format_duration",
+    "format_time",
     "generate_device_key",
     "generate_issuer_key",
     "guard_process",
+    "issue_and_record",
     "issue_license",
     "keep_out_of_core_dumps",
+    "list_entries",
     "load_device",
     "load_enrollment",
     "make_enrollment_request",
@@ -150,18 +197,27 @@ __all__ = [
     "parse_json_object",
     "parse_license",
     "parse_time_request",
+    "publish_revocations",
     "read_claims_unverified",
     "read_license",
     "read_recipients_unverified",
+    "read_recorded_license",
     "read_revocation_list",
     "read_time_token",
     "read_vault",
+    "renew_license",
+    "revoke_device",
+    "revoke_license",
+    "rotate_issuer",
     "sign_revocation_list",
     "sign_time_token",
+    "split_key_uri",
+    "trust_of_ledger",
     "verify_license",
     "verify_revocation_list",
     "write_enrollment_request",
     "write_license",
     "write_revocation_list",
+    "write_time_token",
     "write_vault",
 ]

@@ -11,14 +11,16 @@ from keylatch.cli._new_files import check_free
 from keylatch.cli._options import CounterOption, JsonOption, PassphraseFile, passphrase_from
 from keylatch.cli._output import note_console, print_facts, print_json
 from keylatch.errors import KeylatchError
-from keylatch.keys import AnyDeviceKey, Trust, current_time, define_counter, open_counter, open_device_key
-from keylatch.keys._clock import format_time
-from keylatch.keys._device_secret import derive_device_secret
-from keylatch.keys._device_state import DeviceState
-from keylatch.keys._files import read_public_file
-from keylatch.keys._state_file import MAC_KEY_INFO, parse_state, read_state_file
-from keylatch.keys._state_record import StateRecord
-from keylatch.keys._statement import MAX_STATEMENT_BYTES
+from keylatch.keys import (
+    DeviceState,
+    Trust,
+    current_time,
+    define_counter,
+    format_time,
+    open_counter,
+    open_device_key,
+    read_time_token,
+)
 
 DeviceKeyOption = Annotated[str, typer.Option("--key", help="The device key, e.g. file:device.key or tpm:device.tpm.")]
 StateFile = Annotated[Path, typer.Option("--state", help="The file in which this device remembers.")]
@@ -64,8 +66,7 @@ def show_state(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a device remembers, after it has proved that this device wrote it."""
-    device, _ = _open(key, state, counter, passphrase_file)
-    record = _read_record(state, device)
+    record = _open(key, state, counter, passphrase_file).read()
     facts = {
         "state": str(state),
         "device": record.device,
@@ -99,7 +100,7 @@ def time_request(
     """Ask the issuer for the time, after a clock that ran ahead was set right. Print the request to send."""
     if out is not None:
         check_free(out)
-    request = _open(key, state, counter, passphrase_file)[1].time_request()
+    request = _open(key, state, counter, passphrase_file).time_request()
     if out is None:
         print(request.serialize().decode("ascii"), end="")
         return
@@ -117,21 +118,15 @@ def set_time(
     as_json: JsonOption = False,
 ) -> None:
     """Set what the device takes for the time that has passed to what the issuer signed. Stop its sessions first."""
-    data = read_public_file(token, what="time token", max_bytes=MAX_STATEMENT_BYTES)
+    data = read_time_token(token)
     pinned = Trust.merge(map(Trust.load, trust))
-    device, memory = _open(key, state, counter, passphrase_file)
+    memory = _open(key, state, counter, passphrase_file)
     memory.apply_time_token(data, pinned, now=current_time())
-    high_water = _read_record(state, device).high_water
+    high_water = memory.read().high_water
     facts = {"state": str(state), "high_water": high_water}
     print_json(facts) if as_json else print_facts({**facts, "high_water": format_time(high_water)}.items())
 
 
-def _open(key: str, state: Path, counter: str | None, passphrase_file: Path | None) -> tuple[AnyDeviceKey, DeviceState]:
+def _open(key: str, state: Path, counter: str | None, passphrase_file: Path | None) -> DeviceState:
     device = open_device_key(key, passphrase=passphrase_from(passphrase_file))
-    hardware = None if counter is None else open_counter(counter)
-    return device, DeviceState.open(state, device, hardware)
-
-
-def _read_record(state: Path, device: AnyDeviceKey) -> StateRecord:
-    mac_key = derive_device_secret(device, MAC_KEY_INFO)
-    return parse_state(read_state_file(state), mac_key, device.public.thumbprint)
+    return DeviceState.open(state, device, None if counter is None else open_counter(counter))

@@ -24,9 +24,9 @@ from keylatch.keys import (
     current_time,
     generate_device_key,
     open_device_key,
+    split_key_uri,
 )
 from keylatch.keys._enrollment import check_facts, make_enrollment_request, write_enrollment_request
-from keylatch.keys._key_uri import split_key_uri
 
 app = typer.Typer(no_args_is_help=True, help="The key that licenses are issued to, and what the device remembers.")
 

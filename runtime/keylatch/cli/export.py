@@ -11,7 +11,7 @@ import typer
 from keylatch.cli._options import JsonOption, PassphraseFile, passphrase_from
 from keylatch.cli._output import print_facts, print_json, working
 from keylatch.errors import OutputError
-from keylatch.keys import FileIssuerKey, Vault, read_vault, write_vault
+from keylatch.keys import Vault, open_issuer_key, read_vault, write_vault
 
 
 def export(
@@ -24,7 +24,7 @@ def export(
     ] = False,
     name: Annotated[str | None, typer.Option("--name", help="The model's name.")] = None,
     issuer: Annotated[
-        Path | None, typer.Option("--issuer", help="The issuer key that the vault is sealed under.")
+        str | None, typer.Option("--issuer", help="The issuer key that the vault is sealed under.")
     ] = None,
     passphrase_file: PassphraseFile = None,
     as_json: JsonOption = False,
@@ -38,7 +38,7 @@ def export(
 
     ask = passphrase_from(passphrase_file)
     seal: dict[str, Any] = (
-        {"passphrase": ask} if issuer is None else {"issuer": FileIssuerKey.load(issuer, passphrase=ask)}
+        {"passphrase": ask} if issuer is None else {"issuer": open_issuer_key(issuer, passphrase=ask)}
     )
     vault = read_vault(secret, **seal)
     module, report = load_locked(locked)

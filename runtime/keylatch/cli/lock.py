@@ -11,7 +11,7 @@ import typer
 from keylatch.cli._options import JsonOption, PassphraseFile, passphrase_from
 from keylatch.cli._output import print_facts, print_json, working
 from keylatch.errors import LockError, OutputError
-from keylatch.keys import FileIssuerKey, Vault, write_vault
+from keylatch.keys import Vault, open_issuer_key, write_vault
 
 
 def lock(
@@ -39,7 +39,7 @@ def lock(
         Path | None, typer.Option("--calibration", help="Unlabeled images as the network takes them, .npy (N, ...).")
     ] = None,
     issuer: Annotated[
-        Path | None, typer.Option("--issuer", help="Seal the vault under this issuer key instead of a passphrase.")
+        str | None, typer.Option("--issuer", help="Seal the vault under this issuer key instead of a passphrase.")
     ] = None,
     passphrase_file: PassphraseFile = None,
     as_json: JsonOption = False,
@@ -54,7 +54,7 @@ def lock(
     from keylatch.locks import code_lock, save_locked
 
     spec = _spec(image, mean, std, layout)
-    key = None if issuer is None else FileIssuerKey.load(issuer, passphrase=passphrase_from(passphrase_file))
+    key = None if issuer is None else open_issuer_key(issuer, passphrase=passphrase_from(passphrase_file))
     network = load_network(source, weights)
     start = time.perf_counter()
     with working(f"locking {source}"):

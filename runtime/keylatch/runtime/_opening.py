@@ -81,7 +81,7 @@ def remember_list(credentials: Credentials, claims: Claims, *, now: int) -> int:
     """
     state, revocations = credentials.state, credentials.revocations
     if state is None:
-        return max(now, claims.issued_at)
+        return max(now, claims.issued_at, 0 if revocations is None else revocations.issued_at)
     moment = state.check(claims, revocations, now=now)
     if revocations is not None:
         state.remember_list(revocations, now=moment)
