@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 DATA ?=
+SECONDS ?= 60
 
-.PHONY: demo test test-all lint format bench clean
+.PHONY: demo test test-all lint format bench fuzz clean
 
 # The environments are stamps: made again only when the project's requirements change. The TPM binding is compiled, and
 # joins where its headers are (apt-get install libtss2-dev pkg-config build-essential); its tests skip without it.
@@ -47,6 +48,14 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/issue_rate.py
 	$(BIN)/python benchmarks/code_leak.py
 	$(if $(DATA),$(BIN)/python benchmarks/lock_quality.py --data $(DATA))
+
+$(VENV)/.fuzz: $(VENV)/.dev
+	$(PIP) install -c constraints.txt -e '.[fuzz]'
+	touch $@
+
+# Every parser under Atheris for so many seconds, as many at a time as there are cores; exits 1 on a finding.
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS)
 
 clean:
 	rm -rf $(VENV) build dist keylatch-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

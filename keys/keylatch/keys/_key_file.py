@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey
@@ -112,6 +112,6 @@ def _load(load: Callable[..., object], data: bytes, kind: KeyKind, what: str) ->
     except TypeError:  # how cryptography says that a password is needed
         hint = f"decrypt it with openssl pkey, or generate another {kind}"
         raise DeviceKeyError(f"{what} uses PKCS#8 encryption, which is not supported", hint=hint) from None
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, InternalError):  # InternalError: an Ed448 key of another length
         hint = f"give the {kind} file"
         raise DeviceKeyError(f"{what} holds no private key in PKCS#8 PEM", hint=hint) from None

@@ -160,11 +160,18 @@ def split_key_uri(uri: str | os.PathLike[str]) -> tuple[str, str]:
     scheme, location = match[1].lower(), match[2]
     if scheme != "env":
         return scheme, location
-    named = os.environ.get(location, "")
+    named = _read_variable(location)
     if not named or named.lower().startswith("env:"):
-        found = f"environment variable {location} names no key"
+        found = f"environment variable {location!a:.40} names no key"
         raise DeviceKeyError(found, hint=f"set {location} to a key URI such as file:device.key")
     return split_key_uri(named)
+
+
+def _read_variable(name: str) -> str:
+    try:
+        return os.environ.get(name, "")
+    except UnicodeEncodeError:  # half a surrogate pair: no variable has such a name
+        return ""
 
 
 def _load_store(scheme: str) -> object:

@@ -67,8 +67,8 @@ class StateRecord:
     device: str
     nonce: str
     high_water: int
-    signed_floor: int = 0
-    list_seq: int = 0
+    signed_floor: int
+    list_seq: int
     seqs: Mapping[str, int]
     counter: int | None
 
@@ -82,7 +82,15 @@ class StateRecord:
 
 def new_record(device: str, count: int | None, *, now: int) -> StateRecord:
     """Returns the record of a device that has seen nothing yet."""
-    return StateRecord(device=device, nonce=new_nonce(), high_water=_bounded(now), seqs={}, counter=count)
+    return StateRecord(
+        device=device,
+        nonce=new_nonce(),
+        high_water=_bounded(now),
+        signed_floor=0,
+        list_seq=0,
+        seqs={},
+        counter=count,
+    )
 
 
 def new_nonce() -> str:

@@ -68,7 +68,7 @@ class TpmKeyFile:
             raise FormatError("TPM public area is not that of a device key with this policy", hint=_HINT)
         x, rest = take_sized(unique)
         y, _ = take_sized(rest)
-        if len(x) != COORDINATE_BYTES:
+        if not len(x) == len(y) == COORDINATE_BYTES:
             raise FormatError("TPM public area has no point on P-256", hint=_HINT)
         return DevicePublicKey(_public_numbers(x, y))
 

@@ -160,7 +160,7 @@ class PcrSelection:
         match = re.fullmatch(r"(sha256|sha384):((?:0|[1-9]\d?)(?:,(?:0|[1-9]\d?))*)", text, re.ASCII)
         indices = tuple(map(int, match[2].split(","))) if match else ()
         if match is None or list(indices) != sorted(set(indices)) or indices[-1] >= _PCR_COUNT:
-            found = f"PCRs are {text}, expected a bank and ascending indices up to {_PCR_COUNT - 1}"
+            found = f"PCRs are {text!a:.40}, expected a bank and ascending indices up to {_PCR_COUNT - 1}"
             raise FormatError(found, hint="write pcrs=sha256:7")
         if _RESETTABLE_PCRS & set(indices):
             raise FormatError("PCRs 16 and 23 can be reset by any process, and bind to nothing", hint="choose others")

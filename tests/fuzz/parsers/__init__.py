@@ -1,0 +1,1 @@
+"""One harness for each parser; a module here is one, by its name."""
