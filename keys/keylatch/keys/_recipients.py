@@ -35,6 +35,8 @@ KEY_ALGORITHM = "ECDH-ES+A256KW"
 CONTENT_ALGORITHM = "A256GCM"
 WRAPPED_TYPE = "keylatch-secrets+jwe"
 CONTENT_KEY_BYTES = 32
+IV_BYTES = 12
+TAG_BYTES = 16
 
 _PROTECTED = {"enc": CONTENT_ALGORITHM, "typ": WRAPPED_TYPE}
 _HINT = "ask the issuer for a fresh license"
@@ -187,6 +189,7 @@ def _decrypt_hybrid(jwe: dict[str, Any], recipient: dict[str, Any], device_key: 
     try:
         texts = (header["ek"], recipient["encrypted_key"], jwe["iv"], jwe["ciphertext"], jwe["tag"])
         ek, sealed, iv, ciphertext, tag = (decode_base64url(text, "license JWE") for text in texts)
+        _check_lengths(iv, tag)
         info = hpke_info(CONTENT_ALGORITHM, header["apu"], header["apv"])
         key = device_key.open(ek, sealed, info)
         plaintext = AESGCM(key.reveal()).decrypt(iv, ciphertext + tag, jwe["protected"].encode("ascii"))
@@ -202,6 +205,12 @@ def _decrypt(jwe: GeneralJSONSerialization, device_key: DeviceKey) -> SecretByte
         # joserfc lets through KeyError for an unknown curve, ValueError for a bad point, AssertionError for a gap.
         raise IntegrityError from None
     return _content_key(plaintext)
+
+
+def _check_lengths(iv: bytes, tag: bytes) -> None:
+    # Joined, ciphertext and tag would open wherever the boundary between them lay: two forms of one license.
+    if (len(iv), len(tag)) != (IV_BYTES, TAG_BYTES):
+        raise IntegrityError
 
 
 def _content_key(plaintext: bytes | None) -> SecretBytes:

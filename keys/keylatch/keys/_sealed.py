@@ -175,6 +175,8 @@ def _parse(data: bytes, kind: Kind, kdf: str, kdf_field: str, what: str) -> Seal
     if end > _PREFIX.size + MAX_HEADER_BYTES or end + NONCE_BYTES + TAG_BYTES > len(data):
         raise FormatError(f"{what} is truncated or its header is too long", hint=_HINT)
     header = parse_json_object(data[_PREFIX.size : end], f"header of {what}")
+    if canonical_json(header) != data[_PREFIX.size : end]:
+        raise FormatError(f"header of {what} is not canonical JSON", hint=_HINT)
     _check_header(header, kind, kdf, kdf_field, what)
     salt = decode_base64url(header["salt"], f"salt of {what}")
     if len(salt) != SALT_BYTES:

@@ -10,6 +10,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from keylatch.errors import FormatError
+from keylatch.keys._encoding import parse_json_object
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -21,6 +22,8 @@ DTYPES = frozenset(
 
 # safetensors keeps its own metadata under this name.
 _RESERVED = "__metadata__"
+# In front of the header, which is JSON.
+_LENGTH_BYTES = 8
 
 
 def serialize_tensors(tensors: Mapping[str, Array]) -> bytes:
@@ -38,6 +41,7 @@ def parse_tensors(data: bytes) -> dict[str, Array]:
     Raises:
         FormatError: Not safetensors, or a dtype not in `DTYPES`.
     """
+    _check_names_differ(data)
     try:
         tensors: dict[str, Array] = safetensors.numpy.load(data)
     except (SafetensorError, ValueError, TypeError, KeyError):
@@ -46,6 +50,13 @@ def parse_tensors(data: bytes) -> dict[str, Array]:
     for name, tensor in tensors.items():
         check_tensor(name, tensor)
     return tensors
+
+
+def _check_names_differ(data: bytes) -> None:
+    # safetensors takes a name twice if both entries are the same: two encodings of one set of tensors.
+    header_bytes = int.from_bytes(data[:_LENGTH_BYTES], "little")
+    if len(data) - _LENGTH_BYTES >= header_bytes:  # else safetensors says what is wrong
+        parse_json_object(data[_LENGTH_BYTES : _LENGTH_BYTES + header_bytes], "safetensors header")
 
 
 def check_tensor(name: str, tensor: object) -> None:
