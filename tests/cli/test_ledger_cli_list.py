@@ -53,6 +53,15 @@ def test_filters(three: dict[str, Any], command: Command, filters: tuple[str, ..
     assert found == [three[name]["license_id"] for name in expected]
 
 
+def test_the_issuer_key_names_its_ledger_among_several(three: dict[str, Any], command: Command) -> None:
+    assert command("issuer", "init", "--out", "other.key").status == 0
+    rows = {name: listed(command, "--issuer", f"{name}.key") for name in ("issuer", "other")}
+    assert (len(rows["issuer"]), rows["other"]) == (3, [])
+    for name in rows:
+        assert command("issuer", "export-trust", "--issuer", f"{name}.key", "--out", f"{name}.trust").status == 0
+    assert Path("issuer.trust").read_bytes() != Path("other.trust").read_bytes()
+
+
 def test_the_devices_of_a_license_find_it(three: dict[str, Any], command: Command) -> None:
     mine = three["acme"]["devices"][0]
     other = next(device for device in three["soon"]["devices"] if device != mine)

@@ -9,7 +9,14 @@ import typer
 
 from keylatch.cli._ledger_file import open_ledger
 from keylatch.cli._new_files import check_free
-from keylatch.cli._options import IssuerOption, JsonOption, LedgerOption, PassphraseFile, passphrase_from
+from keylatch.cli._options import (
+    IssuerOption,
+    JsonOption,
+    LedgerOfOption,
+    LedgerOption,
+    PassphraseFile,
+    passphrase_from,
+)
 from keylatch.cli._output import print_facts, print_json
 from keylatch.keys import (
     TimeRequest,
@@ -29,11 +36,12 @@ def export_trust(
         bool, typer.Option("--cosigner/--no-cosigner", help="Whether devices demand the second signature.")
     ] = True,
     replace: Annotated[bool, typer.Option("--replace", help="Replace an older trust file of that name.")] = False,
+    issuer: LedgerOfOption = None,
     ledger: LedgerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write the file that tells devices whom to trust: the present key, and retired ones until their licenses end."""
-    with open_ledger(ledger) as book:
+    with open_ledger(ledger, issuer) as book:
         trust = trust_of_ledger(book, cosigners=cosigner)
     trust.save(out, overwrite=replace)
     active = [key.thumbprint for key in trust.active_issuers]

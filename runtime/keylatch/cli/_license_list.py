@@ -13,7 +13,7 @@ from rich.table import Table
 from keylatch.cli._ledger_file import open_ledger
 from keylatch.cli._license_facts import entry_facts, print_license
 from keylatch.cli._license_terms import seconds_of
-from keylatch.cli._options import JsonOption, LedgerOption
+from keylatch.cli._options import JsonOption, LedgerOfOption, LedgerOption
 from keylatch.cli._output import print_json, result_console
 from keylatch.keys import (
     LedgerEntry,
@@ -41,12 +41,13 @@ def list_licenses(
         float | None, typer.Option("--expiring", min=0, help="Only those that end within this many days.")
     ] = None,
     revoked: Annotated[bool, typer.Option("--revoked", help="Only revoked ones.")] = False,
+    issuer: LedgerOfOption = None,
     ledger: LedgerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the licenses in the ledger, oldest first."""
     now = current_time()
-    with open_ledger(ledger) as book:
+    with open_ledger(ledger, issuer) as book:
         entries = list_entries(
             book,
             model=None if model is None else _model_name(model),
@@ -67,11 +68,12 @@ def show(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Also write the license file, as it was issued.")
     ] = None,
+    issuer: LedgerOfOption = None,
     ledger: LedgerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what the ledger knows of a license; with --out, write its file again, byte for byte."""
-    with open_ledger(ledger) as book:
+    with open_ledger(ledger, issuer) as book:
         entry = find_entry(book, name)
         license = read_recorded_license(book, entry.license_id)
     if out is not None:

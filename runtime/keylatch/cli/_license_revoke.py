@@ -11,7 +11,14 @@ from keylatch.cli._ledger_file import open_ledger
 from keylatch.cli._license_facts import entry_facts
 from keylatch.cli._license_terms import seconds_of
 from keylatch.cli._new_files import check_free
-from keylatch.cli._options import IssuerOption, JsonOption, LedgerOption, PassphraseFile, passphrase_from
+from keylatch.cli._options import (
+    IssuerOption,
+    JsonOption,
+    LedgerOfOption,
+    LedgerOption,
+    PassphraseFile,
+    passphrase_from,
+)
 from keylatch.cli._output import note_console, print_facts, print_json
 from keylatch.keys import (
     LedgerEntry,
@@ -32,13 +39,14 @@ def revoke(
         str | None, typer.Option("--device", help="All licenses of this device: the beginning of its thumbprint.")
     ] = None,
     reason: Annotated[str, typer.Option("--reason", help="Why; stays in the ledger.")] = "",
+    issuer: LedgerOfOption = None,
     ledger: LedgerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Revoke a license, or all licenses of a device. Devices learn of it from the next revocation list."""
     if (name is None) == (device is None):
         raise typer.BadParameter("give the license's ID or --device")
-    with open_ledger(ledger) as book:
+    with open_ledger(ledger, issuer) as book:
         if device is None:
             entries = [revoke_license(book, str(name), reason=reason)]
         else:

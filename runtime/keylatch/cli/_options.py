@@ -27,6 +27,9 @@ LedgerOption = Annotated[
     Path | None,
     typer.Option("--ledger", help="The issuer's ledger; default: named after the key, else the only one beside it."),
 ]
+LedgerOfOption = Annotated[
+    str | None, typer.Option("--issuer", help="The issuer key whose ledger is meant, if --ledger does not say.")
+]
 VaultKeyOption = Annotated[
     str | None,
     typer.Option("--vault-key", help="The key the vault is sealed under, if not --issuer: the one before a rotation."),
