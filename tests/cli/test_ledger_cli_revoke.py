@@ -41,6 +41,13 @@ def test_revoking_prints_what_it_revoked(folder: Path, command: Command) -> None
     assert_refused(command("license", "revoke", row["license_id"]), "was revoked already")
 
 
+def test_revoking_one_license_says_which_others_stay(folder: Path, command: Command) -> None:
+    first, second = listed(command)[0], issue(command, "second.license")
+    note = f"still in force for the same model and device: {second['license_id'][:8]}"
+    assert note in command("license", "revoke", first["license_id"]).err
+    assert "still in force" not in command("license", "revoke", second["license_id"]).err
+
+
 def test_revoking_a_device_ends_all_its_licenses(folder: Path, command: Command) -> None:
     assert command("device", "init", "--key", "file:b.key", "--request", "b.json").status == 0
     shared = issue(command, "shared.license", "--to", "b.json")

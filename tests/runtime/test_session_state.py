@@ -13,6 +13,7 @@ from runtime_world import DAY, LockedModel, same
 from keylatch.errors import (
     ClockSetBackError,
     ClockUnreadableError,
+    InputError,
     LicenseExpiredError,
     LicenseRevokedError,
     OlderLicenseError,
@@ -43,6 +44,13 @@ def list_of(made: LockedModel, *license_ids: str, seq: int = 1) -> bytes:
 def test_a_session_with_a_memory_answers(made: LockedModel, state: Path) -> None:
     for source in (state, str(state), DeviceState.open(state, made.device)):
         assert same(made.open(state=source).run(None, made.feed())[0], made.keyed)
+
+
+def test_a_counter_that_no_state_goes_with_is_not_left_out_silently(made: LockedModel, state: Path) -> None:
+    for source in (None, DeviceState.open(state, made.device)):
+        with pytest.raises(InputError, match="no path to the state") as caught:
+            made.open(state=source, counter="tpm:nv=0x01800100")
+        assert caught.value.hint
 
 
 def test_an_older_license_is_refused_after_a_newer_one_opened(made: LockedModel, state: Path) -> None:

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from keylatch.cli._ledger_file import open_ledger
 from keylatch.cli._license_facts import entry_facts, print_license
 from keylatch.cli._license_terms import seconds_of
 from keylatch.cli._options import JsonOption, LedgerOfOption, LedgerOption
-from keylatch.cli._output import print_json, result_console
+from keylatch.cli._output import plain, print_json, result_console
 from keylatch.keys import (
     LedgerEntry,
     current_time,
@@ -103,8 +102,8 @@ def _table(entries: list[LedgerEntry], now: int) -> Table:
             entry.license_id[:_SHORT],
             str(entry.seq),
             f"[{_STYLES[state]}]{state}[/]",
-            escape(entry.model_name),
-            escape(entry.customer),
+            plain(entry.model_name),
+            plain(entry.customer),
             entry.devices[0][:_SHORT] + more,
             datetime.fromtimestamp(entry.expires_at, UTC).strftime("%Y-%m-%d"),
         )

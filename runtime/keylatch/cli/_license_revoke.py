@@ -21,8 +21,10 @@ from keylatch.cli._options import (
 )
 from keylatch.cli._output import note_console, print_facts, print_json
 from keylatch.keys import (
+    Ledger,
     LedgerEntry,
     current_time,
+    list_entries,
     open_issuer_key,
     publish_revocations,
     revoke_device,
@@ -49,13 +51,17 @@ def revoke(
     with open_ledger(ledger, issuer) as book:
         if device is None:
             entries = [revoke_license(book, str(name), reason=reason)]
+            others = _others_in_force(book, entries[0])
         else:
-            entries = revoke_device(book, device, reason=reason)
+            entries, others = revoke_device(book, device, reason=reason), []
     if as_json:
         print_json({"revoked": [entry_facts(entry, current_time()) for entry in entries]})
     else:
         print_facts(("revoked", _line(entry)) for entry in entries)
     note_console().print("note: devices learn of it from the next list, keylatch license revocations")
+    if others:
+        ids = ", ".join(entry.license_id[:8] for entry in others)
+        note_console().print(f"note: still in force for the same model and device: {ids}")
 
 
 def revocations(
@@ -76,6 +82,18 @@ def revocations(
     write_revocation_list(out, published.data, overwrite=replace)
     facts = {"revocations": str(out), "seq": published.seq, "licenses": published.license_count}
     print_json(facts) if as_json else print_facts(facts.items())
+
+
+def _others_in_force(book: Ledger, entry: LedgerEntry) -> list[LedgerEntry]:
+    # A renewal, most often: whoever revokes for a stolen device means that too.
+    found = {
+        other.license_id: other
+        for device in entry.devices
+        for other in list_entries(
+            book, model=entry.model_id, device=device, expires_after=current_time(), revoked=False
+        )
+    }
+    return sorted(found.values(), key=lambda other: other.seq)
 
 
 def _line(entry: LedgerEntry) -> str:

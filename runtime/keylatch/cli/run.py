@@ -21,7 +21,7 @@ from keylatch.cli._options import (
     StateOption,
     TrustOption,
 )
-from keylatch.cli._output import print_facts, print_json, result_console
+from keylatch.cli._output import plain, print_facts, print_json, result_console
 from keylatch.errors import OutputError
 
 _TOP = 5
@@ -91,7 +91,7 @@ def _print(named: dict[str, Any], images: list[str], *, as_json: bool) -> None:
     table = Table("image", *(f"class {rank + 1}" for rank in range(len(classes[0]))))
     for index, row in enumerate(classes):
         label = images[index] if len(images) == len(classes) else str(index)
-        table.add_row(label, *(f"{entry['class']} ({entry['score']:.2f})" for entry in row))
+        table.add_row(plain(label), *(f"{entry['class']} ({entry['score']:.2f})" for entry in row))
     result_console().print(table)
 
 

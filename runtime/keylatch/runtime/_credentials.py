@@ -8,7 +8,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Self, TypeAlias
 
-from keylatch.errors import LicenseRequiredError
+from keylatch.errors import InputError, LicenseRequiredError
 from keylatch.keys import (
     AnyDeviceKey,
     DeviceState,
@@ -71,6 +71,7 @@ class Credentials:
 
         Raises:
             LicenseRequiredError: The license, key or trust is missing.
+            InputError: A counter that no state goes with.
             KeylatchError: Something cannot be read; each cause has its own error.
         """
         license, source, trust = sources.license, sources.key, sources.trust
@@ -80,6 +81,10 @@ class Credentials:
                 f"this model is locked and no {missing} was given",
                 hint="give license=, key= and trust=; InferenceSession.locked(path) runs the locked model on purpose",
             )
+        if sources.counter is not None and not isinstance(sources.state, (str, PathLike)):
+            # Left out silently, it would look like protection.
+            found = "counter= was given, and no path to the state that it was made with"
+            raise InputError(found, hint="give state= as a path, or give the counter to DeviceState.open")
         keep_out_of_core_dumps()
         # 1. Bound sizes, parse the frame.
         parsed, trusted = load_license(license), load_trust(trust)

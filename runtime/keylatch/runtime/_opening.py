@@ -14,7 +14,15 @@ import numpy as np
 import onnxruntime
 
 from keylatch.errors import IntegrityError, WrongModelError
-from keylatch.keys import Claims, check_revocations, check_validity, decrypt_license, verify_license
+from keylatch.keys import (
+    Claims,
+    DeviceState,
+    RevocationList,
+    check_revocations,
+    check_validity,
+    decrypt_license,
+    verify_license,
+)
 from keylatch.runtime._credentials import Credentials
 from keylatch.runtime._known_answer import split_license
 from keylatch.runtime._manifest import GateTensor
@@ -69,30 +77,30 @@ def remember(credentials: Credentials, claims: Claims, *, moment: int) -> None:
         credentials.state.remember(claims, credentials.revocations, now=moment)
 
 
-def remember_list(credentials: Credentials, claims: Claims, *, now: int) -> int:
-    """Checks what the device remembers, and lets it remember the revocation list, whatever that says of the license.
-
-    Returns:
-        The moment that counts as now.
+def remember_list(state: DeviceState | None, revocations: RevocationList | None, *, now: int) -> None:
+    """Lets the device remember a revocation list, whatever that says of the license.
 
     Raises:
-        OlderRevocationListError, OlderLicenseError: A newer one was seen.
+        OlderRevocationListError: A newer one was seen.
         DeviceStateError, ClockError, OutputError: What the device remembers cannot be believed, or written.
     """
+    if state is not None and revocations is not None:
+        state.remember_list(revocations, now=now)
+
+
+def _moment(credentials: Credentials, claims: Claims, now: int) -> int:
     state, revocations = credentials.state, credentials.revocations
-    if state is None:
-        return max(now, claims.issued_at, 0 if revocations is None else revocations.issued_at)
-    moment = state.check(claims, revocations, now=now)
-    if revocations is not None:
-        state.remember_list(revocations, now=moment)
-    return moment
+    if state is not None:
+        return state.check(claims, revocations, now=now)
+    return max(now, claims.issued_at, 0 if revocations is None else revocations.issued_at)
 
 
 def _verify(credentials: Credentials, model_id: str, now: int) -> tuple[Claims, int]:
     # 2. to 4. Signature by a pinned issuer; typ, iss, aud, version; nbf and exp against the clock floor.
     claims = verify_license(credentials.license, credentials.trust, now=now)
     # 5. What this device remembers moves "now" on, never back; then the revocation list; then the time once more.
-    moment = remember_list(credentials, claims, now=now)
+    moment = _moment(credentials, claims, now)
+    remember_list(credentials.state, credentials.revocations, now=moment)
     check_revocations(claims, credentials.revocations, now=moment)
     check_validity(claims, now=moment)
     # 6. The model is the one that the license was issued for.

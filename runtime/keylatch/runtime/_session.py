@@ -15,7 +15,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from keylatch.errors import KeylatchError, LicenseRequiredError, SessionOptionError
 from keylatch.keys import Claims, PassphraseCallback, current_time
 from keylatch.runtime import _known_answer
-from keylatch.runtime._admission import NEVER, Admission
+from keylatch.runtime._admission import Admission, Unlimited
 from keylatch.runtime._credentials import (
     CounterSource,
     Credentials,
@@ -56,7 +56,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
         provider_options: As onnxruntime's.
         license: The license: a path, its bytes, or a parsed `License`.
         key: The device key: a URI such as ``file:device.key``, or a `DeviceKey`.
-        trust: The issuer's public key, as a path or `IssuerPublicKey`; or several.
+        trust: The issuer's public key or trust file, as a path or object; or several, all of one issuer: a list or
+            cosignature by any of them holds for the licenses of all.
         passphrase: Called for the passphrase of an encrypted key, or a PIN.
         revocations: The issuer's revocation list, a path or its bytes. Some licenses ask for one.
         state: What this device remembers, a path or a `DeviceState`: with it, a clock set back, an older license and an
@@ -158,8 +159,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
             self._admission = Admission(
                 credentials, opened, self._model_id, self._manifest.gate, self._check_known_answer, followed
             )
-        # 13. The known-answer check waits for the first run: a deadline in the past sends that to `_readmit`.
-        self._admitted_until = NEVER if self._admission is None else 0.0
+        # 13. The known-answer check waits for the first run, which comes to `_readmit`.
+        self._term = self._admission or Unlimited()
 
     def _create(
         self,
@@ -227,14 +228,13 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
         if self._admission is None:
             raise LicenseRequiredError("this session runs locked", hint="open the model with a license")
         self._admission.renew(license, revocations)
-        self._admitted_until = 0.0  # a list may have ended what the last admission allowed
         self._readmit()
         return self._admission.claims
 
     def _readmit(self) -> None:
         """Check again what time can change; before the first answer, that the model is really unlocked."""
         assert self._admission is not None  # noqa: S101  locked sessions never come here
-        self._admitted_until = self._admission.readmit()
+        self._admission.readmit()
 
     def _check_known_answer(self, expected: dict[str, Array]) -> None:
         node = self.get_inputs()[0]
@@ -252,7 +252,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
             LicenseExpiredError: The license's end has passed.
             InputError: An input's name, dtype or shape is not what the model takes.
         """
-        if _now(_CLOCK) >= self._admitted_until:
+        if _now(_CLOCK) >= self._term.until:
             self._readmit()
         try:
             return _Plain.run(self, output_names, input_feed, run_options)
@@ -271,7 +271,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
         run_options: Any = None,
     ) -> Any:
         """Compute outputs on another thread, as `onnxruntime.InferenceSession.run_async`."""
-        if _now(_CLOCK) >= self._admitted_until:
+        if _now(_CLOCK) >= self._term.until:
             self._readmit()
         return _Plain.run_async(self, output_names, input_feed, callback, user_data, run_options)
 
@@ -279,19 +279,19 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
         self, output_names: Sequence[str] | None, input_dict_ort_values: dict[str, Any], run_options: Any = None
     ) -> Any:
         """Compute outputs as OrtValues, as `onnxruntime.InferenceSession.run_with_ort_values`."""
-        if _now(_CLOCK) >= self._admitted_until:
+        if _now(_CLOCK) >= self._term.until:
             self._readmit()
         return _Plain.run_with_ort_values(self, output_names, input_dict_ort_values, run_options)
 
     def run_with_iobinding(self, iobinding: Any, run_options: Any = None) -> None:
         """Compute on bound inputs and outputs, as `onnxruntime.InferenceSession.run_with_iobinding`."""
-        if _now(_CLOCK) >= self._admitted_until:
+        if _now(_CLOCK) >= self._term.until:
             self._readmit()
         _Plain.run_with_iobinding(self, iobinding, run_options)
 
     def run_with_ortvaluevector(self, *arguments: Any) -> None:
         """Compute on vectors of OrtValues, as `onnxruntime.InferenceSession.run_with_ortvaluevector`."""
-        if _now(_CLOCK) >= self._admitted_until:
+        if _now(_CLOCK) >= self._term.until:
             self._readmit()
         _Plain.run_with_ortvaluevector(self, *arguments)
 

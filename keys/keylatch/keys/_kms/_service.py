@@ -2,7 +2,9 @@
 
 Credentials come from boto3's own chain: environment, shared files, web identity, container and instance roles. Its
 settings that would send requests elsewhere (AWS_ENDPOINT_URL and the like) are not read: a data key comes back in the
-answer. Logging of botocore at DEBUG writes answers out, and with them data keys: do not switch it on in production.
+answer. What botocore takes for TLS from the environment is (HTTPS_PROXY, AWS_CA_BUNDLE, SSLKEYLOGFILE): whoever sets
+those can read the answer. Logging of botocore at DEBUG writes answers out, and with them data keys: do not switch it on
+in production.
 """
 
 from __future__ import annotations

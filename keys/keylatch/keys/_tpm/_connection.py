@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,9 @@ CONTINUE_SESSION = 0x01
 DECRYPT_COMMAND = 0x20
 ENCRYPT_RESPONSE = 0x40
 AUDIT = 0x80
+
+# How the TSS finds a level in TSS2_LOG: by prefix, in any case, whichever module it is for (tpm2-tss, src/util/log.c).
+_WRITES_SECRETS = re.compile(r"\+(?:debug|trace)", re.IGNORECASE)
 
 # One at a time in this process: a TPM works on one command anyway, a connection to a raw device or a simulator is
 # exclusive, and two threads with two objects each would run out of the three slots.
@@ -131,8 +135,10 @@ def flushed(tpm: Connection, handle: int) -> Iterator[int]:
 
 def _find_backend(backend: str | None) -> Callable[[str], Connection]:
     # The TSS writes a line to stderr for each refusal, a wrong PIN too, and reads how much from the environment alone,
-    # whenever it first writes. So for this process and its children it is told to keep quiet, unless somebody chose.
-    os.environ.setdefault("TSS2_LOG", "all+NONE")
+    # whenever it first writes. So for this process and its children it is told to keep quiet, unless somebody chose;
+    # and in any case not to write what it sends and gets: at DEBUG that is the PIN, at TRACE the shared secret too.
+    if _WRITES_SECRETS.search(os.environ.setdefault("TSS2_LOG", "all+NONE")):
+        os.environ["TSS2_LOG"] = "all+NONE"
     for name in BACKENDS if backend is None else (backend,):
         with contextlib.suppress(ImportError):
             module = importlib.import_module(f"keylatch.keys._tpm._{name}")
