@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 import sys
 from collections.abc import Iterator
@@ -15,13 +16,21 @@ from cli_world import NETWORK, Command, Outcome
 from keylatch.cli import main
 
 
+def _main() -> None:
+    try:
+        main()
+    finally:
+        # The command guards its process for good. Here that is pytest's own, which would lose its /proc/self to root.
+        ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)
+
+
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
     def run(*arguments: object) -> Outcome:
         capfd.readouterr()
         monkeypatch.setattr(sys, "argv", ["keylatch", *(str(argument) for argument in arguments)])
         try:
-            main()
+            _main()
             status = 0
         except SystemExit as stop:
             status = stop.code if isinstance(stop.code, int) else 1
@@ -34,7 +43,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
 def _must(*arguments: str) -> None:
     old, sys.argv = sys.argv, ["keylatch", *arguments]
     try:
-        main()
+        _main()
     except SystemExit as stop:
         assert not stop.code, arguments
     finally:

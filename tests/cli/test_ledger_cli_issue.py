@@ -103,7 +103,9 @@ def test_the_ledger_may_have_another_name(folder: Path, command: Command) -> Non
     Path("books").rename("acme.ledger")
     issue(command, "second.license")
     shutil.copy("acme.ledger", "copy.ledger")
-    assert_refused(command(*ISSUE[:-1], "third.license"), "does not exist", "--ledger")
+    assert_refused(
+        command(*ISSUE[:-1], "third.license"), "not clear which is meant: acme.ledger, copy.ledger", "--ledger"
+    )
 
 
 def test_another_issuers_ledger_is_refused(folder: Path, command: Command) -> None:
@@ -190,7 +192,7 @@ def test_a_file_that_cannot_be_written_is_written_later_from_the_ledger(folder: 
 
 
 def test_no_folder_for_the_license_leaves_the_ledger_alone(folder: Path, command: Command) -> None:
-    assert_refused(command(*ISSUE[:-1], "nowhere/new.license"), "no folder to stand in")
+    assert_refused(command(*ISSUE[:-1], "nowhere/new.license"), "there is no folder nowhere")
     assert len(listed(command)) == 1
 
 

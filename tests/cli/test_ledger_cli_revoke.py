@@ -76,7 +76,7 @@ def test_an_expired_license_leaves_the_list(folder: Path, command: Command, monk
 def test_lists_are_numbered_upwards_and_replaced_on_request_only(folder: Path, command: Command) -> None:
     first = done(command(*LIST, "a.list", "--json"))
     before = Path("a.list").read_bytes()
-    assert_refused(command(*LIST, "a.list"), "exists already")
+    assert_refused(command(*LIST, "a.list"), "exists already", "--replace")
     assert Path("a.list").read_bytes() == before
     second = done(command(*LIST, "a.list", "--replace", "--json"))
     assert second["seq"] > first["seq"] and Path("a.list").read_bytes() != before
@@ -89,7 +89,7 @@ def test_lists_are_numbered_upwards_and_replaced_on_request_only(folder: Path, c
         (("license", "revoke", "--device", "absent"), "ledger has no device absent"),
         (("license", "revoke", "SEQ", "--reason", "two\nlines"), "the reason is"),
         (("license", "revoke", "SEQ", "--ledger", "absent"), "does not exist"),
-        ((*LIST, "nowhere/a.list"), "no folder to stand in"),
+        ((*LIST, "nowhere/a.list"), "there is no folder nowhere"),
         ((*LIST, "a.list", "--issuer", "foreign.key"), "is not in this ledger"),
         ((*LIST, "a.list", "--max-age", "99999"), "max_age"),
     ],

@@ -114,7 +114,7 @@ def test_export_trust_names_cosigners_unless_told_otherwise(folder: Path, comman
     assert text.status == 0 and cosigner.public.thumbprint in text.out and thumbprint("issuer.pub") in text.out
     assert opens(command, "cosigned.license", "acme.trust").status == 0
     assert_refused(opens(command, "acme.license", "acme.trust"), "has no ML-DSA-65 signature")
-    assert_refused(command("issuer", "export-trust", "--out", "acme.trust"), "exists already")
+    assert_refused(command("issuer", "export-trust", "--out", "acme.trust"), "exists already", "--replace")
     relaxed = ("issuer", "export-trust", "--out", "acme.trust", "--no-cosigner", "--replace", "--json")
     assert done(command(*relaxed))["cosigners"] == []
     assert opens(command, "acme.license", "acme.trust").status == 0

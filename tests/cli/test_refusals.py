@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,9 @@ def swapped(arguments: tuple[str, ...], option: str, value: str) -> tuple[str, .
         ((*RUN, *swapped(CREDENTIALS, "--trust", "device.pub")), ""),
         (("run", "absent.latch", "images.npy", *CREDENTIALS), "does not exist"),
         (("run", "net.pt2", "images.npy", *CREDENTIALS), "is not a directory"),
-        (("run", "net.latch", "absent.npy", *CREDENTIALS), "not a readable"),
+        (("run", "net.latch", "absent.npy", *CREDENTIALS), "absent.npy does not exist"),
+        (("run", "net.latch", "absent.jpg", *CREDENTIALS), "absent.jpg does not exist"),
+        ((*RUN, *CREDENTIALS, "--out", "absent/all.npz"), "there is no folder absent"),
         (("run", "net.latch", "nets_for_cli.py", *CREDENTIALS), "not a readable picture"),
         ((*RUN, *CREDENTIALS, "--provider", "NoSuchProvider"), "NoSuchProvider is not available"),
         (("inspect", "absent"), "does not exist"),
@@ -75,6 +78,11 @@ def swapped(arguments: tuple[str, ...], option: str, value: str) -> tuple[str, .
         (("lock", "nets_for_cli", *LOCK[2:]), "neither module:factory nor"),
         (("lock", "net.secret.pt2", *LOCK[2:]), "not a torch.export program"),
         ((*LOCK, "--weights", "images.npy"), "do not load"),
+        ((*LOCK, "--weights", "absent.safetensors"), "cannot be read"),
+        ((*LOCK, "--calibration", "nets_for_cli.py"), "not an .npy file"),
+        (swapped(LOCK, "--out", "absent/new.pt2"), "there is no folder absent"),
+        (swapped(LOCK, "--secret", "absent/new.secret"), "there is no folder absent"),
+        (("lock", "absent.pt2", *LOCK[2:]), "it does not exist"),
         ((*LOCK, "--layer", "nothing"), "not a layer"),
         ((*LOCK, "--method", "spell"), "not available"),
         ((*LOCK, "--code-bits", "200"), "cannot carry"),
@@ -82,18 +90,36 @@ def swapped(arguments: tuple[str, ...], option: str, value: str) -> tuple[str, .
         (swapped(LOCK, "--issuer", "device.key"), ""),
         (swapped(EXPORT, "--out", "net.latch"), "exists already"),
         (("export", "net.secret", *EXPORT[2:]), "not a locked"),
+        (("export", "net.latch", *EXPORT[2:]), "not a locked"),
+        (("export", "absent.pt2", *EXPORT[2:]), "does not exist"),
+        (swapped(EXPORT, "--out", "absent/n.latch"), "there is no folder absent"),
         (swapped(EXPORT, "--secret", "acme.license"), "vault"),
         (("export", "net.pt2", "--secret", "net.secret", "--out", "n.latch"), "issuer key"),
         (("issuer", "init"), "exists already"),
-        (("device", "init"), "exists already"),
+        (("device", "init"), "keylatch device request --key file:device.key"),
         (("device", "init", "--key", "vault:somewhere"), "vault: are not supported"),
         (("bench", "net.latch", *CREDENTIALS, "--plain", "absent.onnx"), "does not exist"),
+        (("bench", "net.latch", *CREDENTIALS, "--plain", "images.npy"), "onnxruntime cannot run images.npy"),
     ],
 )  # fmt: skip
 def test_refused(folder: Path, command: Command, arguments: tuple[str, ...], words: str) -> None:
     before = listing(folder)
     assert_refused(command(*arguments), words)
     assert listing(folder) == before
+
+
+def test_what_opens_a_model_is_named_as_the_command_takes_it(folder: Path, command: Command) -> None:
+    assert "give --license, --key and --trust" in command(*RUN).err
+    alone = command(*RUN, *CREDENTIALS, "--counter", "tpm:nv=0x01800100")
+    assert alone.status == 2 and "--state" in alone.err
+
+
+@pytest.mark.parametrize("arguments", [LOCK, EXPORT, (*RUN, *CREDENTIALS, "--out", "all.npz")])
+def test_a_folder_that_cannot_be_written_is_found_at_once(
+    folder: Path, command: Command, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)  # chmod would not stop root
+    assert_refused(command(*arguments), "does not allow it")
 
 
 ISSUE = ("license", "issue", "net.latch", "--secret", "net.secret", "--issuer", "issuer.key", "--to", "device.pub",
@@ -108,7 +134,8 @@ ISSUE = ("license", "issue", "net.latch", "--secret", "net.secret", "--issuer", 
         (swapped(ISSUE, "--to", "device.key"), ""),
         (swapped(ISSUE, "--issuer", "absent.key"), "does not exist"),
         (swapped(ISSUE, "--secret", "absent.secret"), "does not exist"),
-        ((*ISSUE, "--days", "0"), ""),
+        ((*ISSUE, "--days", "0"), "--days"),
+        ((*ISSUE, "--days", "9999999"), "after the year 9999"),
     ],
 )
 def test_issuing_is_refused(folder: Path, command: Command, arguments: tuple[str, ...], words: str) -> None:

@@ -32,7 +32,7 @@ def init_state(
     counter: Annotated[
         str | None,
         typer.Option(
-            "--counter", help="Also make a counter, e.g. tpm:nv=0x01800100: no old copy can be put back then."
+            "--counter", help="Also make a counter, e.g. tpm:nv=0x01800100: then no old copy can be put back."
         ),
     ] = None,
     counter_exists: Annotated[
@@ -41,7 +41,7 @@ def init_state(
     passphrase_file: PassphraseFile = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make what a device remembers in: it then refuses a clock set back, older licenses and older lists."""
+    """Make the file in which this device remembers: it then refuses a clock set back, older licenses and lists."""
     check_free(state)
     if counter_exists and counter is None:
         raise typer.BadParameter("names no counter; give --counter too", param_hint="--counter-exists")
@@ -117,7 +117,7 @@ def set_time(
     passphrase_file: PassphraseFile = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Set what the device takes for the time that has passed to what the issuer signed. Stop its sessions first."""
+    """Set the latest time that this device remembers to what the issuer signed. Stop its sessions first."""
     data = read_time_token(token)
     pinned = Trust.merge(map(Trust.load, trust))
     memory = _open(key, state, counter, passphrase_file)

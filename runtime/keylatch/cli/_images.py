@@ -23,6 +23,9 @@ def load_inputs(paths: Sequence[Path], spec: Mapping[str, Any]) -> Array:
     Raises:
         InputError: If a file cannot be read.
     """
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise InputError(f"{missing[0]} does not exist", hint="check the path")
     if len(paths) == 1 and paths[0].suffix == ".npy":
         return _load_array(paths[0], spec)
     return np.stack([_load_picture(path, spec) for path in paths])
@@ -31,8 +34,8 @@ def load_inputs(paths: Sequence[Path], spec: Mapping[str, Any]) -> Array:
 def _load_array(path: Path, spec: Mapping[str, Any]) -> Array:
     try:
         array: Array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} is not a readable .npy file: {error}", hint="save it with numpy.save") from None
+    except (OSError, ValueError, EOFError):
+        raise InputError(f"{path} is not a readable .npy file", hint="save it with numpy.save") from None
     return array[None] if array.ndim == len(spec["shape"]) - 1 else array
 
 
@@ -45,8 +48,8 @@ def _load_picture(path: Path, spec: Mapping[str, Any]) -> Array:
         with Image.open(path) as picture:
             mode = "L" if spec["channels"] == 1 else "RGB"
             resized = picture.convert(mode).resize((spec["width"], spec["height"]), Image.Resampling.BILINEAR)
-    except (OSError, UnidentifiedImageError) as error:
-        raise InputError(f"{path} is not a readable picture: {error}", hint="give a .npy file, PNG or JPEG") from None
+    except (OSError, UnidentifiedImageError):
+        raise InputError(f"{path} is not a readable picture", hint="give a .npy file, PNG or JPEG") from None
     pixels = np.asarray(resized, dtype=np.uint8).reshape(spec["height"], spec["width"], spec["channels"])
     return in_convention(pixels, spec)
 

@@ -41,9 +41,11 @@ def rotate(
 
     The ledger keeps its name: commands find it as the only one beside the new key, or by --ledger.
 
-    The old key signs nothing any more. Its licenses open until they end, on devices that trust both keys: give them
-    what `issuer export-trust` writes. A vault that is not named with --secret stays under the old key; `license issue`
-    opens it with --vault-key.
+    The old key signs nothing any more. Its licenses open until they end, on devices that trust both keys.
+
+    Give devices what `issuer export-trust` writes, and a new revocation list, before the first license by the new key.
+
+    A vault that is not named with --secret stays under the old key; `license issue` opens it with --vault-key.
     """
     place = NewIssuerKey(out, key, protect=protect, passphrase_file=passphrase_file)
     old = open_issuer_key(issuer, passphrase=passphrase_from(passphrase_file))

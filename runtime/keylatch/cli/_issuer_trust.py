@@ -41,6 +41,8 @@ def export_trust(
     as_json: JsonOption = False,
 ) -> None:
     """Write the file that tells devices whom to trust: the present key, and retired ones until their licenses end."""
+    if not replace:
+        check_free(out, hint="choose another name, or replace it with --replace")
     with open_ledger(ledger, issuer) as book:
         trust = trust_of_ledger(book, cosigners=cosigner)
     trust.save(out, overwrite=replace)
@@ -62,7 +64,7 @@ def time_token(
     passphrase_file: PassphraseFile = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Sign the time for one device that asked for it: sets right a clock that is behind, or was set back."""
+    """Sign the time for a device that asked for it: one whose clock once ran ahead, and that refuses the right time."""
     check_free(out)
     asked = TimeRequest.load(request)
     key = open_issuer_key(issuer, passphrase=passphrase_from(passphrase_file))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from keylatch.errors import LedgerMissingError
 from keylatch.keys import Ledger, split_key_uri
 from keylatch.keys._file_device_key import file_location
 
@@ -36,5 +37,8 @@ def _ledger_of(issuer: str) -> Path:
     named = ledger_named_after(issuer)
     if named.exists():
         return named
-    others = list(named.parent.glob("*.ledger"))
-    return others[0] if len(others) == 1 else named
+    others = sorted(named.parent.glob("*.ledger"))
+    if len(others) > 1:
+        found = f"ledger {named} does not exist, and it is not clear which is meant: {', '.join(map(str, others))}"
+        raise LedgerMissingError(found, hint="name it with --ledger")
+    return others[0] if others else named

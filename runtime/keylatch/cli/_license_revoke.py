@@ -35,7 +35,7 @@ from keylatch.keys import (
 
 def revoke(
     name: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="The license's id, the beginning of it, or its seq.")
+        str | None, typer.Argument(metavar="ID", help="The license's id, the beginning of it, or its seq.")
     ] = None,
     device: Annotated[
         str | None, typer.Option("--device", help="All licenses of this device: the beginning of its thumbprint.")
@@ -75,7 +75,7 @@ def revocations(
 ) -> None:
     """Sign the list of all licenses that are revoked and have not expired; newer than every list before."""
     if not replace:
-        check_free(out)
+        check_free(out, hint="choose another name, or replace it with --replace")
     key = open_issuer_key(issuer, passphrase=passphrase_from(passphrase_file))
     with open_ledger(ledger, issuer) as book:
         published = publish_revocations(book, issuer=key, max_age=seconds_of(max_age, "--max-age"))

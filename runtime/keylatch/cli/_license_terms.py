@@ -27,6 +27,7 @@ from keylatch.keys import (
 )
 
 DAY_SECONDS = 86_400
+_LATEST = 253_402_300_799  # the end of 9999, the last second that a license can name
 
 
 def seconds_of(days: float, option: str) -> int:
@@ -39,7 +40,12 @@ def seconds_of(days: float, option: str) -> int:
 def period(not_before: datetime | None, days: float) -> tuple[int, int]:
     """First second of validity, and the first after it."""
     start = current_time() if not_before is None else int(not_before.replace(tzinfo=UTC).timestamp())
-    return start, start + seconds_of(days, "--days")
+    end = start + seconds_of(days, "--days")
+    if end <= max(start, current_time()):
+        raise OutputError("license expires before it becomes valid", hint="give more --days, or a later --not-before")
+    if end > _LATEST:
+        raise OutputError("license ends after the year 9999", hint="give fewer --days")
+    return start, end
 
 
 def read_secret_values(

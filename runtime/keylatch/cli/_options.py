@@ -66,11 +66,12 @@ def passphrase_from(file: Path | None) -> PassphraseCallback:
     def ask(what: str) -> SecretBytes:
         if file is not None:
             return _read_first_line(file)
+        named = what if what.startswith("PIN ") else f"passphrase for {what}"
         if not sys.stdin.isatty():
             raise PassphraseError(
-                f"{what} needs a passphrase, and there is no terminal to ask on", hint="give --passphrase-file"
+                f"{named} is needed, and there is no terminal to ask on", hint="give --passphrase-file"
             )
-        return SecretBytes(getpass.getpass(f"passphrase for {what}: ", stream=sys.stderr).encode())
+        return SecretBytes(getpass.getpass(f"{named}: ", stream=sys.stderr).encode())
 
     return ask
 

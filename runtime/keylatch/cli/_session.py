@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from keylatch.cli._options import passphrase_from
+from keylatch.errors import LicenseRequiredError
 
 
 def open_session(
@@ -23,23 +26,29 @@ def open_session(
     locked: bool = False,
 ) -> Any:
     """Open a model with a license, or locked on purpose."""
+    if counter is not None and state is None:
+        raise typer.BadParameter("goes with the --state that it was made with", param_hint="--counter")
     from keylatch.runtime import InferenceSession
 
     options = session_options(threads)
     if locked:
         return InferenceSession.locked(model, options, providers)
-    return InferenceSession(
-        model,
-        options,
-        providers,
-        license=license,
-        key=key,
-        trust=trust or None,
-        passphrase=passphrase_from(passphrase_file),
-        revocations=revocations,
-        state=state,
-        counter=counter,
-    )
+    try:
+        return InferenceSession(
+            model,
+            options,
+            providers,
+            license=license,
+            key=key,
+            trust=trust or None,
+            passphrase=passphrase_from(passphrase_file),
+            revocations=revocations,
+            state=state,
+            counter=counter,
+        )
+    except LicenseRequiredError as error:
+        hint = "give --license, --key and --trust; keylatch run --locked runs it locked, on purpose"
+        raise LicenseRequiredError(error.message, hint=hint) from None
 
 
 def session_options(threads: int | None) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ def load_network(source: str, weights: Path | None) -> Any:
 
         if weights is not None:
             raise LockError("a .pt2 program brings its own weights", hint="leave out --weights")
+        # Before torch is asked, which logs a traceback of its own.
+        if not zipfile.is_zipfile(source):
+            found = "" if Path(source).exists() else ": it does not exist"
+            hint = "save the network with torch.export.save(program, path)"
+            raise LockError(f"{source} is not a torch.export program{found}", hint=hint)
         return load_program(source)
     module = _call_factory(source)
     if weights is not None:
@@ -74,6 +80,12 @@ def _load_weights(module: Any, weights: Path) -> None:
             state = torch.load(weights, map_location="cpu", weights_only=True)
         state = state.get("state_dict", state) if isinstance(state, dict) else state
         module.load_state_dict(state)
-    except (OSError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError) as error:
+    except OSError as error:
+        found = f"weights {weights} cannot be read: {error.strerror or 'No such file or directory'}"
+        raise LockError(found, hint="check the path") from None
+    except pickle.UnpicklingError:
+        found = f"weights {weights} do not load: not a file that torch.load reads with weights_only=True"
+        raise LockError(found, hint="save the network's state_dict(), best as .safetensors") from None
+    except (RuntimeError, TypeError, ValueError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise LockError(f"weights {weights} do not load: {first}", hint="give a state dict of this network") from None

@@ -39,8 +39,8 @@ def bench(
     state: StateOption = None,
     counter: CounterOption = None,
     provider: ProviderOption = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Images a run.")] = 1,
-    runs: Annotated[int, typer.Option("--runs", min=10, help="Counted runs of each.")] = 200,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images per run.")] = 1,
+    runs: Annotated[int, typer.Option("--runs", min=10, help="Timed runs of each.")] = 200,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads for each session.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -120,6 +120,10 @@ def _open_plain(path: Path, providers: list[str] | None, threads: int | None) ->
 
     from keylatch.cli._session import session_options
 
+    hint = "give the original network's .onnx file"
     if not path.is_file():
-        raise InputError(f"{path} does not exist", hint="give the original network's .onnx file")
-    return onnxruntime.InferenceSession(str(path), session_options(threads), providers=providers)
+        raise InputError(f"{path} does not exist", hint=hint)
+    try:
+        return onnxruntime.InferenceSession(str(path), session_options(threads), providers=providers)
+    except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no base of their own
+        raise InputError(f"onnxruntime cannot run {path}: {type(error).__name__}", hint=hint) from None

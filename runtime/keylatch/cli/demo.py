@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -139,5 +140,7 @@ def _print(told: Story, picture: Path) -> None:
         ]
     )
     console.print("\nEach step by hand:\n", style="bold")
+    if shutil.which("keylatch") is None:
+        print(f'export PATH="{Path(sys.executable).parent}:$PATH"')
     print(BY_HAND.format(folder=told.folder))
     note_console().print("")

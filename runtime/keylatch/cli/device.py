@@ -15,7 +15,7 @@ from keylatch.cli._device_state import DeviceKeyOption, init_state, set_time, sh
 from keylatch.cli._new_files import check_free
 from keylatch.cli._options import JsonOption, PassphraseFile, passphrase_from
 from keylatch.cli._output import note_console, print_facts, print_json
-from keylatch.errors import DeviceKeyError, KeylatchError
+from keylatch.errors import DeviceKeyError, KeylatchError, OutputError
 from keylatch.keys import (
     AnyDeviceKey,
     AnyDevicePublicKey,
@@ -69,6 +69,8 @@ def init(
     if scheme == "hybrid" and (facts or request):
         raise _no_request(key)
     path = _key_path(scheme, location)
+    if path is not None and path.is_file():
+        raise OutputError(f"{path} exists already", hint=_instead_of_making(scheme, key))
     public = public or (path and _public_beside(path))
     check_free(*(file for file in (public, request) if file is not None))
     # An HSM always asks for its PIN; a file or a TPM has one if it is wanted.
@@ -155,6 +157,12 @@ def _key_path(scheme: str, location: str) -> Path | None:
     # Only these two have options behind a question mark; in a plain path it is a character as any other.
     name = location.partition("?")[0] if scheme in ("awskms", "tpm") else location
     return Path(name.removeprefix("//"))
+
+
+def _instead_of_making(scheme: str, key: str) -> str:
+    named = f"--key {shlex.quote(key)}"
+    again = f"show {named} --public FILE" if scheme == "hybrid" else f"request {named}"
+    return f"if it is this device's key, keylatch device {again} gives what to send; else choose another name"
 
 
 def _public_beside(key: Path) -> Path:

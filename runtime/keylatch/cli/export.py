@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from keylatch.cli._new_files import check_free
 from keylatch.cli._options import JsonOption, PassphraseFile, passphrase_from
 from keylatch.cli._output import print_facts, print_json, working
-from keylatch.errors import OutputError
+from keylatch.errors import LockError
 from keylatch.keys import Vault, open_issuer_key, read_vault, write_vault
 
 
@@ -30,8 +32,11 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Export a locked network as an artifact. It proves itself against PyTorch before it is kept."""
-    if out.exists():
-        raise OutputError(f"{out} exists already", hint="choose another name with --out")
+    check_free(out, hint="choose another name with --out")
+    # Before torch is asked, which logs a traceback of its own.
+    if not zipfile.is_zipfile(locked):
+        found = "is not a locked network" if locked.exists() else "does not exist"
+        raise LockError(f"{locked} {found}", hint="give the file that keylatch lock wrote")
     from keylatch.exporters import describe_proof
     from keylatch.exporters import export as export_artifact
     from keylatch.locks import LockSecret, load_locked

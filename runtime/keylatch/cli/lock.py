@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from keylatch.cli._new_files import check_free
 from keylatch.cli._options import JsonOption, PassphraseFile, passphrase_from
 from keylatch.cli._output import print_facts, print_json, working
-from keylatch.errors import LockError, OutputError
+from keylatch.errors import LockError
 from keylatch.keys import Vault, open_issuer_key, write_vault
 
 
@@ -45,9 +46,7 @@ def lock(
     as_json: JsonOption = False,
 ) -> None:
     """Lock a network, in seconds, without data or training. Writes the locked network and its secret."""
-    for path in (out, secret):
-        if path.exists():
-            raise OutputError(f"{path} exists already", hint="choose another name")
+    check_free(out, secret)
     if method != "code":
         raise LockError(f"lock method {method!r} is not available", hint="use --method code")
     from keylatch.cli._source import load_network
@@ -104,8 +103,10 @@ def _images(path: Path | None) -> Any:
 
     try:
         return torch.from_numpy(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, TypeError) as error:
-        raise LockError(f"calibration images {path} do not load: {error}", hint="save them with numpy.save") from None
+    except OSError as error:
+        raise LockError(f"calibration images {path} cannot be read: {error.strerror}", hint="check the path") from None
+    except (ValueError, TypeError, EOFError):
+        raise LockError(f"calibration images {path} are not an .npy file", hint="save them with numpy.save") from None
 
 
 def _lines(facts: dict[str, Any], report: Any) -> list[tuple[str, object]]:

@@ -10,6 +10,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
+from keylatch.cli._new_files import check_free
 from keylatch.cli._options import (
     CounterOption,
     JsonOption,
@@ -43,8 +44,8 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run a locked model on images and print what it gives."""
-    if out is not None and out.exists():
-        raise OutputError(f"{out} exists already", hint="choose another name with --out")
+    if out is not None:
+        check_free(out, hint="choose another name with --out")
     from keylatch.cli._images import load_inputs
     from keylatch.cli._session import open_session
 
