@@ -28,7 +28,9 @@ def keep_out_of_core_dumps() -> None:
         # The soft limit only: who knows what he does can raise it again.
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         with contextlib.suppress(FileNotFoundError):  # no /proc: then there is no reporter that could read it either
-            _COREDUMP_FILTER.write_text("0x0")
+            # After guard_process the file belongs to root; what was written before stays in force.
+            if int(_COREDUMP_FILTER.read_text(), 16) != 0:
+                _COREDUMP_FILTER.write_text("0x0")
     except (OSError, ValueError) as error:
         found = f"secrets cannot be kept out of core dumps: {error}"
         raise KeylatchError(found, hint="allow the setrlimit system call and writing /proc/self") from None
