@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from keylatch.cli._new_files import check_free
-from keylatch.cli._options import passphrase_from
+from keylatch.cli._options import new_passphrase_from
 from keylatch.errors import OutputError
 from keylatch.keys import (
     IssuerKey,
@@ -45,7 +45,7 @@ class NewIssuerKey:
         self.uri = f"{scheme}:{location}"
         self.private = Path(file_location(location)) if self.in_file else out
         self.public = self.private.with_suffix(".pub")
-        self.passphrase = passphrase_from(passphrase_file)
+        self.passphrase = new_passphrase_from(passphrase_file)
         self.encrypt = protect or passphrase_file is not None
         files = [self.private, self.public] if self.in_file else [self.public]
         if len(set(files)) < len(files):

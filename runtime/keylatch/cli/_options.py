@@ -76,6 +76,20 @@ def passphrase_from(file: Path | None) -> PassphraseCallback:
     return ask
 
 
+def new_passphrase_from(file: Path | None) -> PassphraseCallback:
+    """As `passphrase_from`, for one that is being set: on the terminal it is asked for twice."""
+    ask = passphrase_from(file)
+
+    def ask_twice(what: str) -> SecretBytes | bytes:
+        answer = ask(what)
+        # A token's PIN exists already; a typo in it is noticed at once.
+        if file is None and not what.startswith("PIN ") and ask(f"{what}, again") != answer:
+            raise PassphraseError(f"the two passphrases for {what} differ", hint="type the same one twice")
+        return answer
+
+    return ask_twice
+
+
 def _read_first_line(file: Path) -> SecretBytes:
     try:
         with file.open("rb") as stream:

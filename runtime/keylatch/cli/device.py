@@ -13,7 +13,7 @@ import typer
 
 from keylatch.cli._device_state import DeviceKeyOption, init_state, set_time, show_state, time_request
 from keylatch.cli._new_files import check_free
-from keylatch.cli._options import JsonOption, PassphraseFile, passphrase_from
+from keylatch.cli._options import JsonOption, PassphraseFile, new_passphrase_from, passphrase_from
 from keylatch.cli._output import note_console, print_facts, print_json
 from keylatch.errors import DeviceKeyError, KeylatchError, OutputError
 from keylatch.keys import (
@@ -75,7 +75,7 @@ def init(
     check_free(*(file for file in (public, request) if file is not None))
     # An HSM always asks for its PIN; a file or a TPM has one if it is wanted.
     wanted = protect or passphrase_file is not None or scheme == "pkcs11"
-    device = generate_device_key(key, passphrase=passphrase_from(passphrase_file) if wanted else None)
+    device = generate_device_key(key, passphrase=new_passphrase_from(passphrase_file) if wanted else None)
     made = [str(path or key)]
     with _telling_what_exists(made, key):
         if public is not None:

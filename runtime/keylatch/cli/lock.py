@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from keylatch.cli._new_files import check_free
-from keylatch.cli._options import JsonOption, PassphraseFile, passphrase_from
+from keylatch.cli._options import JsonOption, PassphraseFile, new_passphrase_from, passphrase_from
 from keylatch.cli._output import print_facts, print_json, working
 from keylatch.errors import LockError
 from keylatch.keys import Vault, open_issuer_key, write_vault
@@ -64,7 +64,7 @@ def lock(
     seconds = time.perf_counter() - start
     vault = Vault({"lock": locked.secret.to_arrays()})
     if key is None:
-        write_vault(secret, vault, passphrase=passphrase_from(passphrase_file))
+        write_vault(secret, vault, passphrase=new_passphrase_from(passphrase_file))
     else:
         write_vault(secret, vault, issuer=key)
     try:
