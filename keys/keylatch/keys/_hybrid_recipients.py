@@ -49,8 +49,13 @@ class HybridKeyEncryption(JWEKeyEncryption):
         return sealed
 
     def decrypt_cek(self, recipient: Recipient[Any]) -> bytes:
-        """Not used: joserfc takes no private key of this kind."""
-        raise NotImplementedError
+        """Refuses, as joserfc wants the method of every algorithm: `HybridDeviceKey.open` opens.
+
+        Raises:
+            TypeError: Always.
+        """
+        del recipient
+        raise TypeError(f"{HYBRID_ALGORITHM} is opened by HybridDeviceKey.open")
 
 
 def hpke_info(enc: str, apu: str, apv: str) -> bytes:

@@ -117,13 +117,16 @@ def _runner(session: Any, feed: Any) -> Callable[[], object]:
 
 def _open_plain(path: Path, providers: list[str] | None, threads: int | None) -> Any:
     import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
     from keylatch.cli._session import session_options
 
     hint = "give the original network's .onnx file"
+    # onnxruntime's errors have no base of their own.
+    refused = (ort.Fail, ort.InvalidArgument, ort.InvalidGraph, ort.InvalidProtobuf, ort.NoModel, ort.NotImplemented)
     if not path.is_file():
         raise InputError(f"{path} does not exist", hint=hint)
     try:
         return onnxruntime.InferenceSession(str(path), session_options(threads), providers=providers)
-    except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no base of their own
+    except refused as error:
         raise InputError(f"onnxruntime cannot run {path}: {type(error).__name__}", hint=hint) from None
