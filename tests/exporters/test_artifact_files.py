@@ -19,7 +19,7 @@ from keylatch.locks import CodeLockDescription
 from keylatch.runtime import model_id_of, parse_manifest, read_model_files, scan_graph
 
 ALL = ["artifact", "half_artifact", "byte_artifact"]
-GATE = ["gate.patch", "gate.mask", "body.gate_mean_0", "body.gate_mean_1", "body.gate_mean_2"]
+GATE = ["gate.patch", "gate.mask", *(f"body.gate_mean_{index}" for index in range(3)), "body.sealed_0", "body.sealed_1"]
 
 
 @pytest.fixture

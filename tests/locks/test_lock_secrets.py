@@ -56,7 +56,8 @@ def test_the_public_seed_does_not_tell_the_code() -> None:
 
 def test_locked_defaults_do_not_depend_on_the_secret(locked: Locked, with_another_secret: Locked) -> None:
     ours, theirs = locked.module.gate_tensors(), with_another_secret.module.gate_tensors()
-    assert list(ours) == list(theirs) == ["gate.patch", "gate.mask", "body.gate_mean_0", "body.gate_mean_1"]
+    assert list(ours) == list(theirs)
+    assert list(ours)[:4] == ["gate.patch", "gate.mask", "body.gate_mean_0", "body.gate_mean_1"]
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert not ours["gate.mask"].any()
     gates = (locked.module.gate.state_dict(), with_another_secret.module.gate.state_dict())
@@ -149,7 +150,7 @@ def test_a_secret_is_not_pickled_or_copied(locked: Locked, protocol: int) -> Non
 def test_a_secret_round_trips_through_the_arrays_of_a_vault(locked: Locked) -> None:
     arrays = locked.secret.to_arrays()
     again = LockSecret.from_arrays(arrays)
-    assert sorted(arrays) == ["code", "mean_0", "mean_1", "patch"]
+    assert sorted(arrays) == ["code", "mean_0", "mean_1", "patch", "sealed_0", "sealed_1"]
     assert torch.equal(again.code, locked.secret.code)
     assert torch.equal(again.patch, locked.secret.patch)
     assert all(torch.equal(a, b) for a, b in zip(again.means, locked.secret.means, strict=True))

@@ -43,7 +43,7 @@ def test_gradients_reach_every_parameter(build: type[nn.Module]) -> None:
     with locked.module.opened(locked.secret):
         F.cross_entropy(locked.module(prepare(pixels(8), SPEC)), torch.arange(8)).backward()
     parameters = dict(locked.module.named_parameters())
-    assert len(parameters) >= 8
+    assert len(parameters) >= 6
     assert [name for name, p in parameters.items() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import fx, nn
@@ -34,6 +34,7 @@ from keylatch.locks._patch_gate import Corner, PatchGate, PatchPlace
 from keylatch.locks._randomness import SEED_BYTES, SeededDraws
 from keylatch.locks._report import LayerReport, LockReport
 from keylatch.locks._sample_images import sample_images
+from keylatch.locks._sealing import SEALED_SHARE, SealedLayer, find_layers, first_layers, seal
 from keylatch.locks._secret import LockSecret
 from keylatch.locks._sign_gates import insert_gates, pad_explicitly
 
@@ -69,6 +70,7 @@ def code_lock(
     gates: int = DEFAULT_GATES,
     minimum_channels: int = MINIMUM_CHANNELS,
     cost_share: float = COST_SHARE,
+    sealed_share: float = SEALED_SHARE,
     calibration: torch.Tensor | None = None,
     seed: bytes | None = None,
 ) -> Locked:
@@ -85,6 +87,7 @@ def code_lock(
         gates: How many layers to choose.
         minimum_channels: Fewest input channels of a gated layer.
         cost_share: Most extra multiplications, as a share of the network's own.
+        sealed_share: Share of the parameters, from the first layer on, that the license carries instead of the file.
         calibration: Unlabeled images as the model takes them, (N, *spec.shape); they center the gates best.
         seed: 32 bytes to draw the secret from; default fresh. Whoever has it has the secret.
 
@@ -123,12 +126,15 @@ def code_lock(
     signs = gate.code_map.signs(code)
     defaults = SeededDraws(description.public_seed, "locked defaults")
     insert_gates(graph, chosen, signs, [mean.values for mean in means], defaults)
+    sealable = find_layers(graph)
+    withheld = seal(graph, first_layers(sealable, sealed_share), defaults)
 
-    secret = LockSecret(code, patch.pixels, tuple(mean.values for mean in means))
+    secret = LockSecret(code, patch.pixels, tuple(mean.values for mean in means), withheld)
+    description = replace(description, sealed=tuple(tuple(value.shape) for value in withheld))
     module = LockedModule(gate, drop_unused(graph), outputs, description)
     module.requires_grad_(True)
     errors = _prove(module, secret, images[:_CHECK_IMAGES], reference)
-    return Locked(module, secret, _report(chosen, means, bits, patch.margin, multiply_adds, errors))
+    return Locked(module, secret, _report(chosen, means, bits, patch.margin, multiply_adds, errors, sealable, withheld))
 
 
 def _device(module: nn.Module) -> torch.device:
@@ -200,9 +206,14 @@ def _report(
     margin: float,
     multiply_adds: int,
     errors: tuple[float, float],
+    sealable: Sequence[SealedLayer],
+    withheld: Sequence[torch.Tensor],
 ) -> LockReport:
     layers = tuple(
         LayerReport(site.name, site.channels, site.elements, site.depth, mean.source)
         for site, mean in zip(sites, means, strict=True)
     )
-    return LockReport(layers, bits, margin, multiply_adds, *errors)
+    parameters = sum(layer.parameters for layer in sealable)
+    return LockReport(
+        layers, bits, margin, multiply_adds, *errors, parameters, sum(value.numel() for value in withheld)
+    )

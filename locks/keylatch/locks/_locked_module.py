@@ -17,6 +17,7 @@ from keylatch.locks._code import draw_code_map
 from keylatch.locks._input_spec import InputSpec
 from keylatch.locks._patch import find_patch
 from keylatch.locks._patch_gate import PatchGate, PatchPlace
+from keylatch.locks._sealing import sealed_name
 from keylatch.locks._secret import LockSecret
 from keylatch.locks._sign_gates import mean_name
 
@@ -31,6 +32,7 @@ class CodeLockDescription:
         place: Where the patch is.
         spec: The network's own input convention, before any preprocessing in the graph.
         layers: Name and input channels of each gated layer.
+        sealed: Shape of each withheld tensor.
     """
 
     public_seed: bytes
@@ -38,6 +40,7 @@ class CodeLockDescription:
     place: PatchPlace
     spec: InputSpec
     layers: tuple[tuple[str, int], ...]
+    sealed: tuple[tuple[int, ...], ...] = ()
 
     @property
     def channels(self) -> int:
@@ -53,6 +56,7 @@ class CodeLockDescription:
             "patch": {"size": self.place.size, "corner": self.place.corner},
             "input": self.spec.to_json(),
             "layers": [{"name": name, "channels": channels} for name, channels in self.layers],
+            "sealed": [list(shape) for shape in self.sealed],
         }
 
     @classmethod
@@ -64,6 +68,7 @@ class CodeLockDescription:
             place=PatchPlace(**data["patch"]),
             spec=InputSpec.from_json(data["input"]),
             layers=tuple((layer["name"], int(layer["channels"])) for layer in data["layers"]),
+            sealed=tuple(tuple(shape) for shape in data.get("sealed", ())),  # locks made before 0.2 seal nothing
         )
 
     def gate(self, spec: InputSpec) -> PatchGate:
@@ -154,7 +159,8 @@ class LockedModule(nn.Module):
     def gate_names(self) -> tuple[str, ...]:
         """Names of the gate tensors, which are buffers of this module."""
         means = tuple(f"body.{mean_name(index)}" for index in range(len(self.description.layers)))
-        return ("gate.patch", "gate.mask", *means)
+        sealed = tuple(f"body.{sealed_name(index)}" for index in range(len(self.description.sealed)))
+        return ("gate.patch", "gate.mask", *means, *sealed)
 
     def gate_tensors(self) -> dict[str, torch.Tensor]:
         """The gate tensors as they are now: locked defaults, or secret values inside `opened`."""
@@ -175,15 +181,18 @@ class LockedModule(nn.Module):
         Raises:
             LockError: If the secret is that of another lock.
         """
-        fits = len(secret.code) == self.description.code_bits and [len(mean) for mean in secret.means] == [
-            channels for _, channels in self.description.layers
-        ]
+        description = self.description
+        fits = (
+            len(secret.code) == description.code_bits
+            and [len(mean) for mean in secret.means] == [channels for _, channels in description.layers]
+            and [tuple(value.shape) for value in secret.sealed] == list(description.sealed)
+        )
         if not fits:
             raise LockError("the secret does not fit this lock", hint="use the secret made with this locked network")
         defaults = self.gate_tensors()
         values = {"gate.patch": self.gate.patch_value(secret.patch), "gate.mask": torch.ones_like(self.gate.mask)}
-        for name, mean in zip(self.gate_names()[2:], secret.means, strict=True):
-            values[name] = mean.reshape(defaults[name].shape)
+        for name, value in zip(self.gate_names()[2:], (*secret.means, *secret.sealed), strict=True):
+            values[name] = value.reshape(defaults[name].shape)
         return {name: value.to(defaults[name]) for name, value in values.items()}
 
     def secret_with_code(self, secret: LockSecret, code: torch.Tensor) -> LockSecret:

@@ -41,6 +41,8 @@ class LockReport:
         unlocked_error: Largest difference between the opened and the original network on patched test images, as a
             share of the output range.
         locked_difference: The same between the locked and the original network.
+        parameters: Of all convolutions and linear layers.
+        sealed_parameters: Those that are withheld from the file.
     """
 
     layers: tuple[LayerReport, ...]
@@ -49,6 +51,8 @@ class LockReport:
     multiply_adds: int
     unlocked_error: float
     locked_difference: float
+    parameters: int = 0
+    sealed_parameters: int = 0
 
     @property
     def extra_multiplications(self) -> int:

@@ -21,11 +21,13 @@ class LockSecret:
         code: (d,) int8 in {-1, +1}.
         patch: (m,) uint8 pixels, channels first.
         means: For each gate the (C,) float32 channel means.
+        sealed: The withheld weights, float32, in the order of the lock's description.
     """
 
     code: torch.Tensor
     patch: torch.Tensor
     means: tuple[torch.Tensor, ...]
+    sealed: tuple[torch.Tensor, ...] = ()
 
     def __repr__(self) -> str:
         return f"LockSecret({len(self.code)} bits, {len(self.means)} gates)"
@@ -36,7 +38,8 @@ class LockSecret:
     def to_arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Named arrays for the vault."""
         means = {f"mean_{index}": mean.numpy() for index, mean in enumerate(self.means)}
-        return {"code": self.code.numpy(), "patch": self.patch.numpy(), **means}
+        sealed = {f"sealed_{index}": value.contiguous().numpy() for index, value in enumerate(self.sealed)}
+        return {"code": self.code.numpy(), "patch": self.patch.numpy(), **means, **sealed}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.generic]]) -> Self:
@@ -48,9 +51,12 @@ class LockSecret:
         if not {"code", "patch"} <= arrays.keys():
             raise FormatError("the vault holds no code lock secret", hint="use the vault that `keylatch lock` wrote")
         tensors = {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
-        names = [f"mean_{index}" for index in range(sum(name.startswith("mean_") for name in tensors))]
-        if not set(names) <= tensors.keys():
-            raise FormatError(
-                "the vault lacks channel means of a gate", hint="use the vault that `keylatch lock` wrote"
-            )
-        return cls(tensors["code"], tensors["patch"], tuple(tensors[name] for name in names))
+        means, sealed = (_numbered(tensors, name) for name in ("mean", "sealed"))
+        return cls(tensors["code"], tensors["patch"], means, sealed)
+
+
+def _numbered(tensors: Mapping[str, torch.Tensor], prefix: str) -> tuple[torch.Tensor, ...]:
+    names = [f"{prefix}_{index}" for index in range(sum(name.startswith(f"{prefix}_") for name in tensors))]
+    if not set(names) <= tensors.keys():
+        raise FormatError(f"the vault lacks a {prefix} tensor", hint="use the vault that `keylatch lock` wrote")
+    return tuple(tensors[name] for name in names)

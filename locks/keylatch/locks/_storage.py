@@ -89,7 +89,7 @@ def load_locked(path: str | PathLike[str]) -> tuple[LockedModule, LockReport]:
 
 
 def _report(data: dict[str, Any]) -> LockReport:
-    fields = {name: data[name] for name in LockReport.__dataclass_fields__ if name != "layers"}
+    fields = {name: data[name] for name in LockReport.__dataclass_fields__ if name in data and name != "layers"}
     return LockReport(layers=tuple(LayerReport(**layer) for layer in data["layers"]), **fields)
 
 
