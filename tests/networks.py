@@ -36,7 +36,7 @@ def lock(model: Any, spec: InputSpec = SPEC, **options: Any) -> Locked:
     """Lock a network the same way on every run."""
     painted = mock.patch("keylatch.locks._code_lock.sample_images", lambda *size: _paint_once(*size).clone())
     with fixed_public_seed(options.pop("public_seed", PUBLIC_SEED)), painted:
-        return code_lock(model, spec, **{"patch_size": PATCH, "seed": SEED, **options})
+        return code_lock(model, spec, **{"patch_size": PATCH, "seed": SEED, "sealed_share": 0.02, **options})
 
 
 def settle(build: Any, channels: int = 3, seed: int = 0) -> nn.Module:

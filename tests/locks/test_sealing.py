@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import networks
 from keylatch.errors import LockError
 from keylatch.exporters import export
 from keylatch.locks import LockSecret, load_locked, save_locked
+from keylatch.locks._sealing import SEALED_PARAMETERS
 from networks import SPEC, Depthwise, PaddedConvs, Tokens, lock, outputs_of, paste, pixels, relative_error, settle
 
 
@@ -18,9 +20,20 @@ def sealed_names(locked: networks.Locked) -> list[str]:
     return [name for name in locked.module.gate_names() if name.startswith("body.sealed_")]
 
 
-def test_the_first_layer_is_withheld_by_default() -> None:
+def test_a_small_network_is_withheld_whole_by_default() -> None:
+    report = lock(settle(PaddedConvs), sealed_share=None).report
+    assert report.sealed_parameters == report.parameters <= SEALED_PARAMETERS
+
+
+def test_a_large_network_withholds_a_share_by_default() -> None:
+    with mock.patch("keylatch.locks._sealing.SEALED_PARAMETERS", 0):
+        report = lock(settle(PaddedConvs), sealed_share=None).report
+    assert 0 < report.sealed_parameters <= 0.02 * report.parameters
+
+
+def test_the_first_layer_is_withheld_however_small_the_share() -> None:
     network = settle(PaddedConvs)
-    locked = lock(network)
+    locked = lock(network, sealed_share=1e-9)
     first = next(network.parameters())
     assert sealed_names(locked)[0] == "body.sealed_0"
     assert locked.secret.sealed[0].shape == first.shape

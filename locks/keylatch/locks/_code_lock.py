@@ -34,7 +34,7 @@ from keylatch.locks._patch_gate import Corner, PatchGate, PatchPlace
 from keylatch.locks._randomness import SEED_BYTES, SeededDraws
 from keylatch.locks._report import LayerReport, LockReport
 from keylatch.locks._sample_images import sample_images
-from keylatch.locks._sealing import SEALED_SHARE, SealedLayer, find_layers, first_layers, seal
+from keylatch.locks._sealing import SealedLayer, find_layers, first_layers, seal
 from keylatch.locks._secret import LockSecret
 from keylatch.locks._sign_gates import insert_gates, pad_explicitly
 
@@ -70,7 +70,7 @@ def code_lock(
     gates: int = DEFAULT_GATES,
     minimum_channels: int = MINIMUM_CHANNELS,
     cost_share: float = COST_SHARE,
-    sealed_share: float = SEALED_SHARE,
+    sealed_share: float | None = None,
     calibration: torch.Tensor | None = None,
     seed: bytes | None = None,
 ) -> Locked:
@@ -87,7 +87,8 @@ def code_lock(
         gates: How many layers to choose.
         minimum_channels: Fewest input channels of a gated layer.
         cost_share: Most extra multiplications, as a share of the network's own.
-        sealed_share: Share of the parameters, from the first layer on, that the license carries instead of the file.
+        sealed_share: Share of the parameters, from the first layer on, that the license carries instead of the file;
+            default 2 %, or 2^18 parameters (1 MiB) if that is more.
         calibration: Unlabeled images as the model takes them, (N, *spec.shape); they center the gates best.
         seed: 32 bytes to draw the secret from; default fresh. Whoever has it has the secret.
 

@@ -7,7 +7,6 @@ it. Replacing initializers costs nothing while running.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,10 @@ from keylatch.errors import LockError
 from keylatch.locks._fold_batch_norm import LINEAR, count_uses, tensor_at, weight_of
 from keylatch.locks._randomness import SeededDraws
 
+# By default licenses carry two per cent of the weights, and of a small network as much as a megabyte: what is missing
+# has to be learned again, and few weights are learned again from few images (docs/results.md).
 SEALED_SHARE = 0.02
+SEALED_PARAMETERS = 2**18
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +56,22 @@ def find_layers(module: fx.GraphModule) -> list[SealedLayer]:
     return layers
 
 
-def first_layers(layers: Sequence[SealedLayer], share: float) -> list[SealedLayer]:
+def first_layers(layers: Sequence[SealedLayer], share: float | None) -> list[SealedLayer]:
     """The first layers, as many as fit into a share of all parameters; the very first in any case.
 
     Args:
         layers: In the network's order.
-        share: 0 to 1; 0 takes none.
+        share: 0 to 1, 0 takes none; None for `SEALED_SHARE` or `SEALED_PARAMETERS`, whichever is more.
 
     Raises:
         LockError: If the share is no share.
     """
-    if not (math.isfinite(share) and 0 <= share <= 1):
+    if share is not None and not 0 <= share <= 1:  # false for nan
         raise LockError(f"a sealed share of {share} is not between 0 and 1", hint="give e.g. 0.02 for two per cent")
-    left = share * sum(layer.parameters for layer in layers)
+    total = sum(layer.parameters for layer in layers)
+    left = max(SEALED_SHARE * total, SEALED_PARAMETERS) if share is None else share * total
     chosen: list[SealedLayer] = []
-    for layer in layers if share > 0 else ():
+    for layer in layers if left > 0 else ():
         left -= layer.parameters
         if chosen and left < 0:
             break

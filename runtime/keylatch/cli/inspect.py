@@ -71,6 +71,9 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
     patch = f"{lock['patch']['size']}x{lock['patch']['size']} patch {lock['patch']['corner']}"
     yield "lock", f"{lock['method']}, {lock['code_bits']} bits, {patch}"
     yield "gated layers", "\n".join(f"{layer['name']} ({layer['channels']} channels)" for layer in lock["layers"])
+    if lock.get("sealed"):
+        weights = sum(math.prod(shape) for shape in lock["sealed"])
+        yield "withheld", f"{weights:,} weights of the first layers, in {len(lock['sealed'])} tensors"
     if "report" in lock:
         report = lock["report"]
         share = report["extra_multiplications"] / report["multiply_adds"]

@@ -36,6 +36,15 @@ def lock(
     ] = "bottom-right",
     layer: Annotated[list[str] | None, typer.Option("--layer", help="Gate this layer; may be repeated.")] = None,
     gates: Annotated[int, typer.Option("--gates", min=1, help="How many layers to gate, if none is named.")] = 5,
+    sealed: Annotated[
+        float | None,
+        typer.Option(
+            "--sealed",
+            min=0,
+            max=1,
+            help="Share of the weights, first layers first, that only licenses carry; default 0.02, or a megabyte.",
+        ),
+    ] = None,
     calibration: Annotated[
         Path | None, typer.Option("--calibration", help="Unlabeled images as the network takes them, .npy (N, ...).")
     ] = None,
@@ -59,7 +68,7 @@ def lock(
     with working(f"locking {source}"):
         locked = code_lock(
             network, spec, patch_size=patch_size, code_bits=code_bits, corner=_corner(corner), layers=layer,
-            gates=gates, calibration=_images(calibration),
+            gates=gates, sealed_share=sealed, calibration=_images(calibration),
         )  # fmt: skip
     seconds = time.perf_counter() - start
     vault = Vault({"lock": locked.secret.to_arrays()})
@@ -116,6 +125,7 @@ def _lines(facts: dict[str, Any], report: Any) -> list[tuple[str, object]]:
         ("secret", f"{facts['secret']}  (keep it; whoever has it can open the model)"),
         ("time", f"{facts['seconds']} s"),
         ("gated layers", layers),
+        ("withheld", f"{report.sealed_parameters:,} of {report.parameters:,} weights; licenses carry them"),
         ("code", f"{report.code_bits} bits, margin {report.margin:.3f} of the pixel range"),
         ("false positives", f"2^{report.log2_false_positive} an image"),
         ("cost", f"{report.extra_multiplications:,} extra multiplications an image"),
