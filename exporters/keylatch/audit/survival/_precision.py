@@ -1,0 +1,77 @@
+"""The artifact's graph in 16 bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+from keylatch.audit._attack import Predict
+from keylatch.audit._owner import with_values
+from keylatch.audit.survival._change import Changed, Subject, Unable, Values
+from keylatch.audit.survival._gate_nodes import gate_node_names
+from keylatch.audit.survival._memory_model import first_line, model_opener, read_model
+
+_BATCH = 25
+
+
+def float16(subject: Subject, *, keep_gate: bool) -> Changed:
+    """Convert the graph with onnxruntime's own converter; inputs and outputs keep their types.
+
+    Args:
+        subject: What is converted.
+        keep_gate: Leave the gate's nodes in float32.
+
+    Raises:
+        Unable: If the converter cannot do it.
+    """
+    model = read_model(subject.target)
+    gate = gate_node_names(model, subject.target) if keep_gate else frozenset()
+    _unshare(model, gate)
+    try:
+        # `read_model` has inferred the types already.
+        model = convert_float_to_float16(
+            model, keep_io_types=True, disable_shape_infer=True, node_block_list=sorted(gate)
+        )
+    except ValueError as error:
+        raise Unable(f"onnxruntime's converter fails: {first_line(error)}") from error
+    note = f"{len(gate)} nodes in float32" if keep_gate else "converted; export(precision='float16') exists too"
+    return Changed(model_opener(model, subject.target.gate_names), note=note)
+
+
+def _unshare(model: Any, nodes: frozenset[str]) -> None:
+    """Give some nodes copies of their own of what they share with others.
+
+    The converter casts a shared constant once for each node that stays in float32, under one name (onnxruntime 1.31).
+    """
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    inside = {name for node in model.graph.node if node.name in nodes for name in node.input}
+    outside = {name for node in model.graph.node if node.name not in nodes for name in node.input}
+    copies = {name: f"{name}/gate" for name in sorted(inside & outside & set(tensors))}
+    for name, copied in copies.items():
+        added = model.graph.initializer.add()
+        added.CopyFrom(tensors[name])
+        added.name = copied
+    for node in model.graph.node:
+        if node.name in nodes:
+            node.input[:] = [copies.get(name, name) for name in node.input]
+
+
+def bfloat16(subject: Subject) -> Changed:
+    """Cast the network to bfloat16 in PyTorch: onnxruntime has few such operators for CPUs."""
+
+    def open_network(values: Values) -> Predict:
+        network = with_values(subject.target, values).bfloat16()
+
+        def predict(images: torch.Tensor) -> torch.Tensor:
+            try:
+                return torch.cat([network(part) for part in torch.split(images, _BATCH)])
+            except RuntimeError as error:
+                if "BFloat16" not in str(error):
+                    raise
+                raise Unable(f"PyTorch cannot run it: {first_line(error)}") from error
+
+        return predict
+
+    return Changed(open_network, note="in PyTorch, gate included; onnxruntime has few bfloat16 operators for CPUs")
