@@ -1,0 +1,153 @@
+"""Train several starts on the attacker's labeled images, and keep what does best on a held-out share of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import nn
+
+from keylatch.audit._attack import Case, Outcome, Predict
+from keylatch.audit._clock import Clock
+from keylatch.audit._images import LabeledImages
+from keylatch.audit._training import FINE_TUNE_STEPS, fit, scores
+from keylatch.audit.attacks._choice import hold_out, labeled_merit
+from keylatch.audit.attacks._sign_search import information_loss
+from keylatch.audit.onnx_network import OnnxNetwork
+
+_LEAST_TRUSTED = 0.5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Start:
+    """A network before training.
+
+    Attributes:
+        network: It.
+        parameters: What is trained.
+        learning_rate: How fast.
+        finish: What is done to it after training, e.g. rounding.
+    """
+
+    network: OnnxNetwork
+    parameters: Sequence[nn.Parameter]
+    learning_rate: float
+    finish: Callable[[], None] = lambda: None
+
+
+Recipe: TypeAlias = Callable[[], Start]
+
+
+def fit_best(
+    case: Case, recipes: Mapping[str, Recipe], *, steps: int = FINE_TUNE_STEPS, own: LabeledImages | None = None
+) -> Outcome:
+    """Train every recipe, choose one, and train it again on all labeled images.
+
+    The choice is by accuracy and loss on a held-out fifth, where no training at all may win. Of few images none are
+    held out: accuracy before training, which is not fitted to them, counts as much as that after it.
+
+    Args:
+        case: Its clock is shared out evenly.
+        recipes: By a name for the note.
+        steps: Of each training.
+        own: More images to train on, with labels that the attacker has guessed.
+    """
+    known = LabeledImages(case.images[: len(case.labels)], case.labels)
+    rest, held = hold_out(case.labels, case.generator)
+    refit = len(rest) < len(known)
+    judge = known.take(held) if len(known) or own is None else own
+    merit = labeled_merit(judge.images, judge.labels)
+    best = _Best()
+    for place, (name, recipe) in enumerate(recipes.items()):
+        if best.network is not None and case.clock.expired:
+            break
+        untrained = recipe().network
+        before = merit(untrained)
+        if refit:
+            best.offer(untrained, before, f"{name}, untrained", recipe, 0)
+        network, done = _fit(case, recipe, _joined(known.take(rest), own), steps, len(recipes) - place + refit)
+        after = merit(network)
+        best.offer(network, after if refit else (before[0] + after[0], after[1]), name, recipe, done)
+        best.steps_done += done
+    truncated = best.steps_done < steps * len(recipes) or case.clock.expired
+    if refit and best.steps and not case.clock.expired and best.recipe is not None:
+        best.network, done = _fit(case, best.recipe, _joined(known, own), steps, 1)
+        best.steps_done += done
+    assert best.network is not None, "no recipes"  # noqa: S101
+    return Outcome(best.network, {"steps": best.steps_done}, f"best: {best.name}", truncated=truncated)
+
+
+def own_labels(case: Case, network: Predict) -> LabeledImages | None:
+    """A network's predictions for images without labels, where they are surest, as many of each class.
+
+    Pseudo-labels (Lee, ICML workshop 2013): they help a network that is right more often than not. None for one that is
+    wrong on half of the labeled images.
+    """
+    count = len(case.labels)
+    unknown = case.images[count:]
+    trusted = not count or labeled_merit(case.images[:count], case.labels)(network)[0] > _LEAST_TRUSTED
+    if not trusted or not len(unknown):
+        return None
+    sure, classes = scores(network, unknown).softmax(1).max(1)
+    most = max(1, len(unknown) // (2 * case.classes))
+    chosen = torch.cat([_surest(sure, classes == label, most) for label in range(case.classes)])
+    return LabeledImages(unknown[chosen], classes[chosen])
+
+
+@dataclass(slots=True, eq=False)
+class _Best:
+    """The best so far."""
+
+    network: OnnxNetwork | None = None
+    merit: tuple[float, float] = (-math.inf, -math.inf)
+    name: str = ""
+    recipe: Recipe | None = None
+    steps: int = 0
+    steps_done: int = 0
+
+    def offer(self, network: OnnxNetwork, merit: tuple[float, float], name: str, recipe: Recipe, steps: int) -> None:
+        """Keep a network if it is better; the first in any case."""
+        if self.network is None or merit > self.merit:
+            self.network, self.merit, self.name, self.recipe, self.steps = network, merit, name, recipe, steps
+
+
+def _surest(sure: torch.Tensor, eligible: torch.Tensor, most: int) -> torch.Tensor:
+    places = eligible.nonzero()[:, 0]
+    return places[sure[places].argsort(descending=True, stable=True)[:most]]
+
+
+def fit_unlabeled(case: Case, start: Start, *, steps: int = FINE_TUNE_STEPS) -> int:
+    """Train on images alone, for sharp and balanced predictions; gives the steps done.
+
+    The information maximization of SHOT (arXiv 2002.08546, section 3.2); TENT (arXiv 2006.10726) is its first half.
+    """
+    unknown = torch.zeros(len(case.images), dtype=torch.int64)
+    done = fit(
+        start.network, start.parameters, case.images, unknown, steps=steps, clock=case.clock,
+        generator=case.generator, learning_rate=start.learning_rate, loss=_uninformed,
+    )  # fmt: skip
+    start.finish()
+    return done
+
+
+def _uninformed(values: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    return information_loss(values)
+
+
+def _joined(known: LabeledImages, own: LabeledImages | None) -> LabeledImages:
+    if own is None:
+        return known
+    return LabeledImages(torch.cat([known.images, own.images]), torch.cat([known.labels, own.labels]))
+
+
+def _fit(case: Case, recipe: Recipe, shown: LabeledImages, steps: int, shares: int) -> tuple[OnnxNetwork, int]:
+    start = recipe()
+    done = fit(
+        start.network, start.parameters, shown.images, shown.labels, steps=steps,
+        clock=Clock(case.clock.remaining / shares), generator=case.generator, learning_rate=start.learning_rate,
+    )  # fmt: skip
+    start.finish()
+    return start.network, done

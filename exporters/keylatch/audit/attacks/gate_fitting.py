@@ -1,0 +1,82 @@
+"""Fitting numbers in place of what the gates take from the key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from keylatch.audit._attack import Case, Given, Outcome, Resources, Variant
+from keylatch.audit._target import Target
+from keylatch.audit._training import FINE_TUNE_STEPS
+from keylatch.audit.attacks._choice import unlabeled_merit
+from keylatch.audit.attacks._fitting import Recipe, Start, fit_best, fit_unlabeled
+from keylatch.audit.attacks._free_gates import (
+    FreeGates,
+    attacked_network,
+    constant,
+    free_gates,
+    random_signs,
+    steered_gates,
+)
+from keylatch.audit.attacks._free_gates import Start as Controls
+
+_RATES = (6e-4, 2.5e-3)  # times GATE_SPEED: a control goes 0.05 in a step at most
+_COUNT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class GateFitting:
+    """Fits free gates by gradient."""
+
+    name: str = "gate-fitting"
+    summary: str = "Fits the gates' controls and centers by gradient, from +1, 0 and random signs, weights untouched."
+    version: int = 1
+
+    def variants(self, target: Target, resources: Resources) -> Sequence[Variant]:
+        """With labels, and without."""
+        network, image = target.network().float(), torch.zeros((1, *target.spec.shape), dtype=target.spec.torch_dtype)
+        if not resources.pool or not steered_gates(network, target.gates, image):
+            return []
+        steps = {"steps": FINE_TUNE_STEPS}
+        unlabeled = Given(unlabeled=min(_COUNT, resources.pool))
+        return [
+            Variant(unlabeled, "sharp and balanced predictions", steps, 3.0),
+            *(Variant(Given(labeled=count), settings=steps, weight=10.0) for count in resources.labeled),
+        ]
+
+    def run(self, case: Case) -> Outcome:
+        """Fit from every start, keep the best."""
+        starts = {"+1": constant(1.0), "0": constant(0.0), "random signs": random_signs(case.generator)}
+        if len(case.labels):
+            return fit_best(case, _recipes(case, starts))
+        merit, best, best_merit, note, done = unlabeled_merit(case.images), None, (-2.0, 0.0), "", 0
+        for name, controls in starts.items():
+            if best is not None and case.clock.expired:
+                break
+            start = _recipe(case, controls, _RATES[-1], signs=False)()
+            done += fit_unlabeled(case, start)
+            if merit(start.network) > best_merit:
+                best, best_merit, note = start.network, merit(start.network), name
+        assert best is not None, "no starts"  # noqa: S101
+        return Outcome(best, {"steps": done}, f"best: from {note}", truncated=done < FINE_TUNE_STEPS * len(starts))
+
+
+def _recipes(case: Case, starts: dict[str, Controls]) -> dict[str, Recipe]:
+    return {
+        f"from {name}, rate {rate}{', rounded to signs' if signs else ''}": _recipe(case, controls, rate, signs)
+        for name, controls in starts.items()
+        for rate in _RATES
+        for signs in (False, True)
+        if rate == _RATES[-1] or not signs
+    }
+
+
+def _recipe(case: Case, controls: Controls, rate: float, signs: bool) -> Recipe:
+    def start() -> Start:
+        network = attacked_network(case)
+        free: FreeGates = free_gates(network, case, controls)
+        return Start(network, free.parameters, rate, free.round_to_signs if signs else lambda: None)
+
+    return start

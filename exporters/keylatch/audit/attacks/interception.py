@@ -1,0 +1,123 @@
+"""What one intercepted input is worth: the image as it enters the network on a licensed device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from keylatch.audit._attack import Case, Given, Outcome, Resources, Variant
+from keylatch.audit._owner import code_description
+from keylatch.audit._target import Target
+from keylatch.audit.attacks._code_key import code_key, opened_with_signs
+from keylatch.audit.onnx_network import OnnxNetwork
+from keylatch.errors import InputError
+
+_UNLABELED = 200
+_PAIRS = 10
+_WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
+
+@dataclass(frozen=True, slots=True)
+class Interception:
+    """Reads the key out of inputs that were seen before and after a licensed device transformed them.
+
+    Whoever sees them can read the device's memory, as a key holder with root can. No lock on the input withstands
+    that; it is measured so that nobody believes otherwise.
+    """
+
+    name: str = "interception"
+    summary: str = "Compares inputs before and after the gate; it takes a key holder's own access to make them."
+    version: int = 1
+
+    def variants(self, target: Target, resources: Resources) -> Sequence[Variant]:
+        """One pair with other images, and ten pairs alone, for locks that change the image."""
+        if not resources.owner or transformed_image(target) is None:
+            return []
+        if resources.pool < _PAIRS:
+            return []
+        givens = [Given(pairs=1, unlabeled=min(_UNLABELED, resources.pool)), Given(pairs=_PAIRS)]
+        return [Variant(given, label="a key holder's access", weight=0.3, counts=False) for given in givens]
+
+    def run(self, case: Case) -> Outcome:
+        """Recover the patch, and open with it."""
+        description = code_description(case.target)
+        if description is None:
+            return Outcome(case.target.network(), note="a changed image is not inverted for this lock yet")
+        before = case.images[: case.variant.given.pairs]
+        patch, mask = recovered_patch(case.target, before, _transform(case, before))
+        signs = read_signs(case.target, patch, mask)
+        return Outcome(
+            # A controlled graph needs no patch in the image; without it the image is as the network was trained.
+            opened_with_signs(case.target, signs, case.images, code_key(case.target)),
+            note=f"a patch of {int(mask.sum())} pixels was read",
+            signs=tuple(signs),
+        )
+
+
+def recovered_patch(target: Target, before: torch.Tensor, after: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The pasted patch and its mask, from what is the same in all changed images.
+
+    The place is public; a pixel in it that differs between changed images was not pasted over.
+
+    Args:
+        target: A code lock.
+        before: (k, *shape) images.
+        after: (k, *shape) as they entered the network.
+    """
+    description, spec = code_description(target), target.spec
+    assert description is not None  # noqa: S101
+    row, column = description.place.start(spec)
+    rows, columns, channels = (2, 3, 1) if spec.layout == "NCHW" else (1, 2, 3)
+    size = description.place.size
+    before, after = (each.narrow(rows, row, size).narrow(columns, column, size) for each in (before, after))
+    constant = (after == after[:1]).all(0, keepdim=True)
+    kept = (after == before).all(0, keepdim=True) & (before != before[:1]).any(0, keepdim=True)
+    return after[:1].clone(), (constant & ~kept).all(channels, keepdim=True)
+
+
+def transformed_image(target: Target) -> str | None:
+    """The value that holds the changed image: the first of the image's shape that all its gate tensors have entered.
+
+    None if no gate tensor meets the image before the first weights.
+    """
+    network, names = target.network(), set(target.gate_names)
+    reached: dict[str, frozenset[str]] = {
+        network.input_name: frozenset(),
+        **{name: frozenset({name}) for name in names},
+    }
+    for node in network.nodes:
+        sources = [reached[name] for name in node.inputs if name in reached]
+        if sources and not _has_weights(network, node.op, node.inputs):
+            reached.update(dict.fromkeys(node.outputs, frozenset().union(*sources)))
+    image = torch.zeros(1, *target.spec.shape, dtype=target.spec.torch_dtype)
+    produced = [output for node in network.nodes for output in node.outputs if reached.get(output)]
+    with torch.no_grad():
+        values = network.values(image, produced)
+    whole = [name for name in produced if values[name].shape == image.shape]
+    return next((name for name in whole if reached[name] == reached[whole[-1]]), None) if whole else None
+
+
+def _has_weights(network: OnnxNetwork, op: str, inputs: Sequence[str]) -> bool:
+    return op in _WEIGHTED and any(name in network.initializer_names for name in inputs)
+
+
+def _transform(case: Case, images: torch.Tensor) -> torch.Tensor:
+    """What the device's memory shows."""
+    name = transformed_image(case.target)
+    if case.owner is None or name is None:
+        raise InputError("intercepted inputs need the owner's secrets, got none", hint="audit with the vault")
+    with torch.no_grad():
+        return case.owner.unlocked(case.target).values(images, [name])[name]
+
+
+def read_signs(target: Target, patch: torch.Tensor, mask: torch.Tensor) -> list[torch.Tensor]:
+    """For each gate the (channels,) signs that the graph reads from a patch."""
+    network, controls = target.network(), [gate.control for gate in target.gates]
+    network.substitute("gate.patch", patch)
+    network.substitute("gate.mask", mask)
+    image = torch.zeros(1, *target.spec.shape, dtype=target.spec.torch_dtype)
+    with torch.no_grad():
+        found = network.values(image, controls)
+    return [found[control].float().flatten() for control in controls]
