@@ -6,7 +6,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 DATA ?=
 SECONDS ?= 60
 
-.PHONY: demo test test-all lint format bench fuzz clean
+AUDITED := keylatch-demo
+
+.PHONY: demo audit test test-all lint format bench fuzz clean
 
 # The environments are stamps: made again only when the project's requirements change. The TPM binding is compiled, and
 # joins where its headers are (apt-get install libtss2-dev pkg-config build-essential); its tests skip without it.
@@ -23,6 +25,14 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 
 demo: $(VENV)/.demo
 	$(BIN)/keylatch demo
+
+# Attacks the demo's own model; stopped, it goes on where it was.
+audit: $(VENV)/.demo
+	test -f $(AUDITED)/audit_images.npy || $(BIN)/keylatch demo
+	$(BIN)/keylatch audit $(AUDITED)/digits.latch --minutes 5 \
+	    --images $(AUDITED)/audit_images.npy --labels $(AUDITED)/audit_labels.npy \
+	    --test-images $(AUDITED)/audit_test_images.npy --test-labels $(AUDITED)/audit_test_labels.npy \
+	    --secret $(AUDITED)/digits.secret --issuer $(AUDITED)/issuer.key --original $(AUDITED)/plain/model.onnx
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest

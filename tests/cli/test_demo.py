@@ -39,7 +39,9 @@ def test_the_demo_shows_everything_and_its_commands_work(
     for line in lines[1:]:
         name, *arguments = shlex.split(line)
         assert name == "keylatch"
-        outcome = command(*arguments)
+        # Not for minutes: tests/audit holds what it finds. Of options that are given twice, the last one counts.
+        short = ["--attack", "no-key", "--no-survival", "--minutes", "1"] if arguments[0] == "audit" else []
+        outcome = command(*arguments, *short)
         assert outcome.status == 0, (line, outcome.err)
         assert outcome.out
 

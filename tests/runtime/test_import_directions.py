@@ -1,4 +1,4 @@
-"""Imports run one way: errors <- keys <- runtime <- exporters, and errors <- locks <- exporters."""
+"""Imports run one way: errors <- keys <- runtime <- exporters <- audit, and errors <- locks <- exporters."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "runtime": {"errors", "keys"},
     "locks": {"errors"},
     "exporters": {"errors", "keys", "runtime", "locks"},
+    "audit": {"errors", "keys", "runtime", "locks", "exporters"},
 }
 HEAVY = {
     "torch",

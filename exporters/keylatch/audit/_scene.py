@@ -78,7 +78,7 @@ def count_classes(network: OnnxNetwork, spec: InputSpec, name: str) -> int:
             f"{name} gives an output of shape {shape} for {_PROBES} images, expected ({_PROBES}, classes)",
             hint="audits measure classifiers: the first output holds one score for each class",
         )
-    return shape[1]
+    return int(shape[1])
 
 
 def require_locked(target: Target) -> int:

@@ -32,7 +32,10 @@ keylatch license issue hand.latch --secret hand.secret --issuer hand-issuer.key 
 keylatch run hand.latch images.npy --license hand.license --key file:hand-device.key --trust hand-issuer.pub
 keylatch run hand.latch images.npy --locked
 keylatch bench hand.latch --license hand.license --key file:hand-device.key --trust hand-issuer.pub \\
-    --plain plain/model.onnx"""
+    --plain plain/model.onnx
+keylatch audit hand.latch --images audit_images.npy --labels audit_labels.npy --test-images audit_test_images.npy \\
+    --test-labels audit_test_labels.npy --secret hand.secret --issuer hand-issuer.key --original plain/model.onnx \\
+    --minutes 5"""
 
 
 def demo(

@@ -78,6 +78,7 @@ def tell(story: Story, network: torch.nn.Module, digits: Digits) -> None:
     issuer = _write_keys(folder, locked, exported)
     story.timed("license", lambda: _issue(folder, issuer, exported, "acme", "acme.license"))
     np.save(folder / "images.npy", images[:16])
+    _write_audit_images(folder, digits)
     story.facts = _facts(locked, exported, folder)
 
     session = story.timed(
@@ -90,6 +91,14 @@ def tell(story: Story, network: torch.nn.Module, digits: Digits) -> None:
     story.latency = measure(
         lambda: stock.run(None, single), lambda: session.run(None, single), _LATENCY_RUNS, quiet=True
     )
+
+
+def _write_audit_images(folder: Path, digits: Digits) -> None:
+    """For `keylatch audit`, as bytes, NHWC: attackers draw from the training images, and never see the test images."""
+    sets = {"audit": (digits.train_images, digits.train_labels), "audit_test": (digits.test_images, digits.test_labels)}
+    for name, (images, labels) in sets.items():
+        np.save(folder / f"{name}_images.npy", images.permute(0, 2, 3, 1).contiguous().numpy())
+        np.save(folder / f"{name}_labels.npy", labels.numpy())
 
 
 def _write_keys(folder: Path, locked: Locked, exported: Exported) -> FileIssuerKey:
