@@ -158,11 +158,11 @@ def test_the_verdict_names_the_worst_break() -> None:
     )
 
 
-@pytest.mark.parametrize(("bits", "verdict"), [(127.9, "broken"), (128.0, "holds"), (None, "holds")])
-def test_a_key_worth_less_than_128_bits_is_a_break(bits: float | None, verdict: str) -> None:
+@pytest.mark.parametrize(("bits", "verdict"), [(79.9, "broken"), (80.0, "holds"), (None, "holds")])
+def test_a_key_worth_less_than_80_bits_is_a_break(bits: float | None, verdict: str) -> None:
     found = judge([row(9.0)], bits, [])
     assert found.verdict == verdict
-    assert ("128" in found.summary) == (verdict == "broken")
+    assert ("80 bits" in found.summary) == (verdict == "broken")
 
 
 def test_a_lock_that_was_not_fully_attacked_does_not_hold() -> None:

@@ -123,7 +123,8 @@ def _result(scene: Scene, options: AuditOptions, runner: Runner, references: Ref
     attacks, short_baselines = _judged(attacking, trained, chance, _unmeasured(runner, baselines))
     near, key_bits = _near_keys(scene, attacking, references.chance)
     not_run = [*(_not_run(cut) for cut in runner.skipped), *short_baselines, *runner.missing_changes]
-    judgment = judge(attacks, key_bits, not_run)
+    withholds = bool(scene.target.manifest.lock.get("sealed"))
+    judgment = judge(attacks, None if withholds else key_bits, not_run)
     return AuditResult(
         verdict=judgment.verdict,
         summary=judgment.summary,

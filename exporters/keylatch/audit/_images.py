@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -14,7 +15,7 @@ from keylatch.locks import InputSpec
 LEAST_EVALUATION = 50
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)  # no slots: the digest is kept
 class LabeledImages:
     """Images as the model takes them, with one class each.
 
@@ -33,11 +34,11 @@ class LabeledImages:
         """Some of the images, in an order."""
         return type(self)(self.images[order], self.labels[order])
 
-    @property
+    @cached_property
     def sha256(self) -> str:
-        """Digest of images and labels, hex; part of the cache's key."""
-        digest = hashlib.sha256(self.images.contiguous().numpy().tobytes())
-        digest.update(self.labels.contiguous().numpy().tobytes())
+        """Digest of images and labels, hex; part of the cache's key. Computed once: it reads all images."""
+        digest = hashlib.sha256(self.images.contiguous().numpy().data)
+        digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()
 
 

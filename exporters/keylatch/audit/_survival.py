@@ -62,6 +62,7 @@ def change_facts(change: Change, scene: Scene) -> dict[str, Any]:
         "version": int(getattr(change, "version", 1)),
         "setting": change.setting,
         "evaluation": scene.images.evaluation.sha256,
+        "attacker": scene.images.attacker.sha256,  # which int8 is calibrated on
         "owner": scene.owner is not None,
     }
 

@@ -11,7 +11,8 @@ from keylatch.audit._result import AttackResult, BaselineResult, NearKey, NotRun
 from keylatch.locks import log2_chance_within
 
 MARGIN_POINTS = 5.0
-LEAST_KEY_BITS = 128
+# Each guess is an inference, and the code has to be guessed whole: 2^80 of them are out of anybody's reach.
+LEAST_KEY_BITS = 80
 _DECIMALS = 9  # differences of floats: 55.1 - 50.1 is more than 5
 _MOST_NAMED = 3
 
@@ -71,7 +72,8 @@ def judge(attacks: Sequence[AttackResult], key_bits: float | None, not_run: Sequ
 
     Args:
         attacks: All attacks, near keys among them.
-        key_bits: Effective key length, if it is known.
+        key_bits: Effective key length, if it is known and the key is all that a thief lacks: whoever guesses a code
+            still has no withheld weights.
         not_run: What is missing.
     """
     breaks = sorted((row for row in attacks if row.broken), key=lambda row: row.baseline - row.recovered)

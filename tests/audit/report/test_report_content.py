@@ -92,7 +92,7 @@ def test_the_break_rule_and_its_numbers_are_explained() -> None:
     (how,) = [node for node in page_of(samples.holds()).all("section") if "How to read this" in node.text]
     assert len(how.all("li")) == 3
     assert "more than 5 points above the better baseline" in how.text
-    assert "less than 128 bits" in how.text
+    assert "less than 80 bits" in how.text
 
 
 @pytest.mark.parametrize("build", RESULTS)
