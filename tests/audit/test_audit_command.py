@@ -124,21 +124,6 @@ def test_a_stopped_audit_says_how_to_go_on(folder: Path, audit: Audit, monkeypat
     assert not (folder / "digits.audit" / "report.html").exists()
 
 
-def test_without_matplotlib_the_result_is_there_all_the_same(
-    folder: Path, audit: Audit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import keylatch.audit.report
-    from keylatch.errors import MissingExtraError
-
-    def refuse(result, path):  # type: ignore[no-untyped-def]
-        raise MissingExtraError("drawing the report", "matplotlib", "report")
-
-    monkeypatch.setattr(keylatch.audit.report, "write_report", refuse)
-    left = audit("digits.latch", *IMAGES, "--attack", "no-key", "--no-survival")
-    assert left.status == 0 and "pip install 'keylatch[report]'" in left.err
-    assert "digits.audit/report.json" in left.out
-
-
 @pytest.mark.parametrize(
     ("arguments", "shown"),
     [

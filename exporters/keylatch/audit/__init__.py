@@ -46,7 +46,7 @@ except ModuleNotFoundError as error:
 from keylatch.audit._attack import Attack, Case, Given, Outcome, Resources, Variant
 from keylatch.audit._audit import LEAST_SEEDS, AuditOptions, run_audit
 from keylatch.audit._clock import Clock
-from keylatch.audit._files import write_text_whole, write_whole
+from keylatch.audit._files import write_text_whole
 from keylatch.audit._images import LEAST_EVALUATION, AuditImages, LabeledImages, check_images, split_images
 from keylatch.audit._owner import Owner, owner_from_vault
 from keylatch.audit._result import FORMAT, AuditResult
@@ -84,5 +84,4 @@ __all__ = [
     "run_audit",
     "split_images",
     "write_text_whole",
-    "write_whole",
 ]

@@ -111,7 +111,7 @@ class CellStore:
             OutputError: The file cannot be written.
         """
         text = json.dumps({"format": FORMAT, "cell": facts, "result": result}, indent=1, allow_nan=False)
-        write_text_whole(self.path(facts), text)
+        write_text_whole(self.path(facts), text, what="result")
 
     def _parse(self, data: bytes, facts: Mapping[str, Any]) -> Any:
         try:

@@ -11,7 +11,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
-from keylatch.audit import AuditOptions, AuditResult, Clock, Scene, Survival, run_audit, write_text_whole, write_whole
+from keylatch.audit import AuditOptions, AuditResult, Clock, Scene, Survival, run_audit, write_text_whole
 from keylatch.audit.attacks import ATTACKS
 from keylatch.cli._audit_request import AuditRequest, command_line
 from keylatch.cli._audit_scene import (
@@ -23,8 +23,7 @@ from keylatch.cli._audit_scene import (
     prepare_folder,
 )
 from keylatch.cli._audit_text import print_result
-from keylatch.cli._output import note_console, plain, print_error, print_json, working
-from keylatch.errors import KeylatchError
+from keylatch.cli._output import note_console, plain, print_json, working
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 _SECONDS_A_MINUTE = 60
@@ -103,19 +102,14 @@ def show(request: AuditRequest, result: AuditResult, *, as_json: bool) -> None:
     """Write the report, and print the result.
 
     Raises:
-        OutputError: report.json cannot be written.
+        OutputError: They cannot be written.
     """
     from keylatch.audit.report import write_report
 
     found = result.to_json()
     page = request.folder / "report.html"
-    write_text_whole(page.with_suffix(".json"), json.dumps(found, indent=2, allow_nan=False) + "\n")
-    try:
-        with working("drawing the report"):
-            write_whole(page, lambda path: write_report(found, path))
-    except KeylatchError as error:  # matplotlib is an extra, and the result is worth more than its picture
-        print_error(error)
-        page = page.with_suffix(".json")
+    write_text_whole(page.with_suffix(".json"), json.dumps(found, indent=2, allow_nan=False) + "\n", what="report")
+    write_report(found, page)
     if as_json:
         print_json(found)
     else:

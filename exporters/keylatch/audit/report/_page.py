@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from keylatch.audit._files import write_text_whole
 from keylatch.audit.report._budget_plot import budget_plot
 from keylatch.audit.report._html import Html, element, markup
 from keylatch.audit.report._near_key_plot import near_key_plot
@@ -21,7 +22,6 @@ from keylatch.audit.report._tables import (
     summaries,
 )
 from keylatch.audit.report._verdict import banner, how_to_read, key_figures
-from keylatch.keys._files import write_file
 
 # A second line of defense: even if markup slipped through, the browser would run and load nothing.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -37,7 +37,7 @@ def write_report(result: Mapping[str, Any], path: Path) -> None:
     Raises:
         OutputError: The file cannot be written.
     """
-    write_file(path, render(result).encode(), what="report", mode=0o644, overwrite=True)
+    write_text_whole(path, render(result), what="report")
 
 
 def render(result: Mapping[str, Any]) -> str:
