@@ -14,10 +14,12 @@
     _scratch           the same architecture with fresh weights
     _public_base       a public network with a fresh last layer
     _linear_layers     linear layers and their weights
+    _probe             linear classifiers on what a network computes inside
     _plan              which measurements, in which order
     _timetable         the time, shared out
     _runner            one measurement after the other
     _clock             a time limit
+    _threads           how many threads to compute with
     _cells             results of single measurements, kept
     _files             files written whole
     _survival          what changes of the model do, beside attacks

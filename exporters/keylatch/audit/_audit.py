@@ -17,6 +17,7 @@ from keylatch.audit._runner import Runner, Skipped, Watch
 from keylatch.audit._scene import Scene
 from keylatch.audit._survival import Survival
 from keylatch.audit._tally import UNJUDGED, Group, attack_row, baseline_row, chance_baseline, grouped, had_less_time
+from keylatch.audit._threads import choose_threads
 from keylatch.audit._timetable import Timetable
 from keylatch.audit._verdict import beats, judge, near_keys
 
@@ -70,6 +71,7 @@ def run_audit(
     Raises:
         OutputError: The folder cannot be written.
     """
+    choose_threads(scene.target)
     resources = _resources(scene, options)
     baselines = baselines_for(None if scene.base is None else scene.base.classes)
     cells = plan_cells(attacks, baselines, scene, resources, options.seeds)

@@ -12,13 +12,16 @@ from torch import nn
 
 from keylatch.audit._attack import Attack, Case, Given, Outcome, Resources, Variant
 from keylatch.audit._clock import Clock
+from keylatch.audit._linear_layers import linear_layers
+from keylatch.audit._probe import Probe, better_probe
 from keylatch.audit._public_base import with_classes
 from keylatch.audit._scratch import fresh_network
 from keylatch.audit._target import Target
 from keylatch.audit._training import FINE_TUNE_STEPS, accuracy, fit, scores
 
-FROM_SCRATCH, PUBLIC_BASE = "from scratch", "public base"
+FROM_SCRATCH, RANDOM_FEATURES, PUBLIC_BASE = "from scratch", "random features", "public base"
 LEARNING_RATES = (3e-3, 1e-3)
+_DEPTHS = 8  # as many as the attack that probes the locked network
 _HELD_OUT_SHARE = 0.2
 _LEAST_TO_HOLD_OUT = 20  # fewer images say less about a learning rate than the loss they were trained to
 
@@ -44,6 +47,29 @@ class FromScratch:
             return start
 
         return _trained(restart, case)
+
+
+class RandomFeatures:
+    """A linear classifier on the same architecture with fresh weights: what few images teach best."""
+
+    name = RANDOM_FEATURES
+    summary = "Fits a linear classifier to features of the same architecture with fresh weights."
+    version = 1
+
+    def variants(self, target: Target, resources: Resources) -> Sequence[Variant]:  # noqa: ARG002
+        """One for each number of labeled images."""
+        return [Variant(Given(labeled=count)) for count in resources.labeled]
+
+    def run(self, case: Case) -> Outcome:
+        """Fit at every depth, keep the best by leave-one-out accuracy."""
+        network = fresh_network(case.target, case.images, case.generator)
+        best: Probe | None = None
+        for layer in linear_layers(network, case.target.gate_names)[-_DEPTHS:]:
+            if best is not None and case.clock.expired:
+                return Outcome(best.predict, {"features": best.features}, truncated=True)
+            best = better_probe(best, case, network, layer.node.inputs[0])
+        assert best is not None, "no layers"  # noqa: S101
+        return Outcome(best.predict, {"features": best.features})
 
 
 class PublicBase:
@@ -86,7 +112,8 @@ def baselines_for(base_classes: int | None) -> tuple[Attack, ...]:
     Args:
         base_classes: Number of the public base's classes, if there is one.
     """
-    return (FromScratch(),) if base_classes is None else (FromScratch(), PublicBase(base_classes))
+    untaught = (FromScratch(), RandomFeatures())
+    return untaught if base_classes is None else (*untaught, PublicBase(base_classes))
 
 
 def _trained(restart: Callable[[], nn.Module], case: Case) -> Outcome:

@@ -9,9 +9,9 @@ from typing import Any
 from keylatch.audit._attack import Attack, Resources, Variant
 from keylatch.audit._scene import Scene
 
-# A baseline trains for twice as many steps as an attack, to choose its learning rate. The other half is for safety:
-# what it leaves flows on, and one that is cut short leaves attacks unjudged.
-_BASELINE_WEIGHT = 4.0
+# A baseline trains for as many steps as an attack, choosing included. The other half is for safety: what it leaves
+# flows on, and one that is cut short leaves attacks unjudged.
+_BASELINE_WEIGHT = 1.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ def attack_row(
         seeds=len(group),
         seconds=fmean(measurement.seconds for measurement in measurements),
         cost=_mean_cost(measurements),
-        truncated=any(measurement.truncated for measurement in measurements),
+        truncated=all(measurement.truncated for measurement in measurements),  # one in full is a measurement
         note="; ".join(notes),
         signs_right=_mean_signs(measurements),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -12,7 +13,7 @@ from keylatch.audit._gates import Gate
 from keylatch.audit._owner import code_description
 from keylatch.audit._target import Target
 from keylatch.audit.onnx_network import OnnxNetwork
-from keylatch.locks import sample_images
+from keylatch.locks import InputSpec, sample_images
 from keylatch.locks._code_lock import SAMPLE_IMAGES
 from keylatch.locks._patch_gate import PatchGate
 
@@ -114,7 +115,11 @@ def centered(
 
 def public_images(target: Target) -> torch.Tensor:
     """The made images that the lock measures means on when it has no others, as the model takes them."""
-    spec = target.spec
+    return _made(target.spec)
+
+
+@lru_cache(maxsize=2)
+def _made(spec: InputSpec) -> torch.Tensor:
     return spec.from_pixels(sample_images(SAMPLE_IMAGES, spec.channels, spec.height, spec.width))
 
 

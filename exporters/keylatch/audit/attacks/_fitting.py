@@ -19,6 +19,8 @@ from keylatch.audit.attacks._sign_search import information_loss
 from keylatch.audit.onnx_network import OnnxNetwork
 
 _LEAST_TRUSTED = 0.5
+_TRIAL_SHARE = 0.25  # of the steps: enough to tell starts and rates apart
+_CLEARLY_RIGHT = 4.0  # standard deviations above chance
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,40 +46,49 @@ Recipe: TypeAlias = Callable[[], Start]
 def fit_best(
     case: Case, recipes: Mapping[str, Recipe], *, steps: int = FINE_TUNE_STEPS, own: LabeledImages | None = None
 ) -> Outcome:
-    """Train every recipe, choose one, and train it again on all labeled images.
+    """Try every recipe for a quarter of the steps, choose one, and train it in full on all labeled images.
 
-    The choice is by accuracy and loss on a held-out fifth, where no training at all may win. Of few images none are
-    held out: accuracy before training, which is not fitted to them, counts as much as that after it.
+    The choice is by accuracy and loss on a held-out fifth. Of few images none are held out: accuracy before training,
+    which is not fitted to them, counts as much as that after it. A network that is clearly right before any training
+    may win: better than the trial, and four standard deviations above chance.
 
     Args:
-        case: Its clock is shared out evenly.
+        case: Its clock is shared out by steps.
         recipes: By a name for the note.
-        steps: Of each training.
+        steps: Of the training that counts.
         own: More images to train on, with labels that the attacker has guessed.
     """
     known = LabeledImages(case.images[: len(case.labels)], case.labels)
     rest, held = hold_out(case.labels, case.generator)
-    refit = len(rest) < len(known)
+    held_out, trial = len(rest) < len(known), max(1, round(_TRIAL_SHARE * steps))
     judge = known.take(held) if len(known) or own is None else own
     merit = labeled_merit(judge.images, judge.labels)
-    best = _Best()
+    best, untrained, done = _Best(), _Best(), 0
     for place, (name, recipe) in enumerate(recipes.items()):
         if best.network is not None and case.clock.expired:
             break
-        untrained = recipe().network
-        before = merit(untrained)
-        if refit:
-            best.offer(untrained, before, f"{name}, untrained", recipe, 0)
-        network, done = _fit(case, recipe, _joined(known.take(rest), own), steps, len(recipes) - place + refit)
+        start = recipe().network
+        before = merit(start)
+        untrained.offer(start, before, f"{name}, untrained", recipe)
+        shares = len(recipes) - place + 1 / _TRIAL_SHARE
+        network, tried = _fit(case, recipe, _joined(known.take(rest), own), trial, shares)
         after = merit(network)
-        best.offer(network, after if refit else (before[0] + after[0], after[1]), name, recipe, done)
-        best.steps_done += done
-    truncated = best.steps_done < steps * len(recipes) or case.clock.expired
-    if refit and best.steps and not case.clock.expired and best.recipe is not None:
-        best.network, done = _fit(case, best.recipe, _joined(known, own), steps, 1)
-        best.steps_done += done
-    assert best.network is not None, "no recipes"  # noqa: S101
-    return Outcome(best.network, {"steps": best.steps_done}, f"best: {best.name}", truncated=truncated)
+        best.offer(network, after if held_out else (before[0] + after[0], after[1]), name, recipe)
+        done += tried
+    assert best.recipe is not None, "no recipes"  # noqa: S101
+    assert untrained.network is not None  # noqa: S101
+    if untrained.merit > best.merit and untrained.merit[0] > _lucky(case.classes, len(judge)):
+        return Outcome(untrained.network, {"steps": done}, f"best: {untrained.name}", truncated=case.clock.expired)
+    network, trained = _fit(case, best.recipe, _joined(known, own), steps, 1)
+    cost = {"steps": done + trained}
+    truncated = cost["steps"] < trial * len(recipes) + steps
+    return Outcome(network, cost, f"best: {best.name}", truncated=truncated)
+
+
+def _lucky(classes: int, images: int) -> float:
+    """Share of right answers that guessing reaches by luck only."""
+    chance = 1 / classes
+    return chance + _CLEARLY_RIGHT * math.sqrt(chance * (1 - chance) / max(1, images))
 
 
 def own_labels(case: Case, network: Predict) -> LabeledImages | None:
@@ -105,13 +116,11 @@ class _Best:
     merit: tuple[float, float] = (-math.inf, -math.inf)
     name: str = ""
     recipe: Recipe | None = None
-    steps: int = 0
-    steps_done: int = 0
 
-    def offer(self, network: OnnxNetwork, merit: tuple[float, float], name: str, recipe: Recipe, steps: int) -> None:
+    def offer(self, network: OnnxNetwork, merit: tuple[float, float], name: str, recipe: Recipe) -> None:
         """Keep a network if it is better; the first in any case."""
         if self.network is None or merit > self.merit:
-            self.network, self.merit, self.name, self.recipe, self.steps = network, merit, name, recipe, steps
+            self.network, self.merit, self.name, self.recipe = network, merit, name, recipe
 
 
 def _surest(sure: torch.Tensor, eligible: torch.Tensor, most: int) -> torch.Tensor:
@@ -143,7 +152,7 @@ def _joined(known: LabeledImages, own: LabeledImages | None) -> LabeledImages:
     return LabeledImages(torch.cat([known.images, own.images]), torch.cat([known.labels, own.labels]))
 
 
-def _fit(case: Case, recipe: Recipe, shown: LabeledImages, steps: int, shares: int) -> tuple[OnnxNetwork, int]:
+def _fit(case: Case, recipe: Recipe, shown: LabeledImages, steps: int, shares: float) -> tuple[OnnxNetwork, int]:
     start = recipe()
     done = fit(
         start.network, start.parameters, shown.images, shown.labels, steps=steps,

@@ -19,9 +19,11 @@ import torch
 
 _MOST_COVARIANCE = 3000  # rows; of wider kernels the taps are taken for uncorrelated
 _RIDGES = (1e-3, 1e-1, 10.0)
-_RANDOM_STARTS = 3
+_RANDOM_STARTS = 1
 _FLOOR = 0.1  # of the residual of random signs: nearer than this, a level fits by chance or by too few outputs
 _TINY = 1e-12
+_LEAST_GAIN = 1e-9
+_MOST_FLIPS = 20  # for each channel; a few are enough, unless rounding goes round in circles
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,12 +105,17 @@ class Objective:
     def climb(self, start: torch.Tensor) -> tuple[float, torch.Tensor]:
         """Flip the sign that gains most until no flip gains; the value reached, and the signs."""
         state = _State(self.layer, start.clone(), self.alignment != 0)
-        while True:
-            values = self._value(state.variances_if_flipped(), state.residuals_if_flipped())
-            best = int(values.argmax())
-            if values[best] - self._value(state.variances[:, None], state.residual.reshape(1)) <= 1e-9:
-                return float(self._value(state.variances[:, None], state.residual.reshape(1))), state.signs
+        for _ in range(_MOST_FLIPS * len(start)):
+            gains = self._value(state.variances_if_flipped(), state.residuals_if_flipped()) - self._reached(state)
+            best = int(gains.argmax())
+            if gains[best] <= _LEAST_GAIN:
+                break
             state.flip(best)
+        return float(self._reached(state)), state.signs
+
+    def _reached(self, state: _State) -> torch.Tensor:
+        """(1,) the value of the signs as they are."""
+        return self._value(state.variances[:, None], state.residual.reshape(1))
 
     def _value(self, variances: torch.Tensor, residuals: torch.Tensor) -> torch.Tensor:
         """(k,) values from (outputs, k) variances and (k,) residuals."""

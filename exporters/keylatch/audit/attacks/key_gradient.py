@@ -21,9 +21,9 @@ from keylatch.locks._code import as_signs, tie_break
 _BATCH = 64
 _FIXED = 128
 _UNLABELED = 200
-_STEPS = 300
-_RESTARTS = 4
-_QUERIES = 1000
+_STEPS = 120
+_RESTARTS = 2
+_QUERIES = 100
 _LEARNING_RATE = 0.05
 _DESCENT_SHARE = 0.6  # of the time; no new start after it, for polishing needs some
 _SPREAD = 0.5  # of the start: how sure of its bits it is

@@ -15,7 +15,7 @@ from keylatch.audit.attacks._sign_search import SignObjective
 
 _BATCH = 128
 _UNLABELED = 200
-_QUERIES = 5000
+_QUERIES = 500
 _PAIR_SWEEPS = 4  # pairs tried before a climb is given up, for each bit
 
 Loss = Callable[[torch.Tensor], float]

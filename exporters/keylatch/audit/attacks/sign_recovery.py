@@ -38,15 +38,15 @@ class SignRecovery:
         counts = sorted({min(count, resources.pool) for count in _UNLABELED} - {0})
         if not counts or not gates_with_layers(target):
             return []
+        most = min(_TO_TRAIN, resources.pool)
         statistical = [
             Variant(Given(unlabeled=count), meaning, {"statistic": statistic}, 2.0)
             for statistic, meaning in _STATISTICS.items()
-            for count in counts
+            for count in (counts if statistic == "level" else [most])
         ]
         steps: dict[str, int | str] = {"statistic": "best", "steps": FINE_TUNE_STEPS}
-        most = min(_TO_TRAIN, resources.pool)
         trained = Variant(Given(most), "then trained on its own predictions", steps, 4.0)
-        tuned = [Variant(Given(most, labeled), "then fine-tuned", steps, 8.0) for labeled in resources.labeled]
+        tuned = [Variant(Given(most, count), "then fine-tuned", steps, 8.0) for count in resources.labeled[-1:]]
         return [*statistical, trained, *tuned]
 
     def run(self, case: Case) -> Outcome:

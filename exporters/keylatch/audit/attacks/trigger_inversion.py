@@ -17,8 +17,8 @@ from keylatch.audit.onnx_network import OnnxNetwork
 
 _BATCH = 64
 _UNLABELED = 200
-_STEPS = 300
-_RESTARTS = 3
+_STEPS = 120
+_RESTARTS = 2
 _LEARNING_RATE = 0.1
 
 
