@@ -65,10 +65,18 @@ def test_near_keys_give_the_effective_key_length(shipped: Shipped, tmp_path: Pat
     assert result.effective_key_bits == pytest.approx(bits - (bits + 1).bit_length(), abs=1)
 
 
-def test_near_keys_that_reach_far_break_it(shipped: Shipped, tmp_path: Path) -> None:
-    result = near_keys(shipped, tmp_path, {1: 90.0, 30: 40.0})
+def test_near_keys_that_reach_far_break_a_lock_that_withholds_nothing(shipped: Shipped, tmp_path: Path) -> None:
+    manifest = shipped.target.manifest
+    signs_alone = replace(manifest, lock={**manifest.lock, "sealed": []})
+    bare = replace(shipped, target=replace(shipped.target, manifest=signs_alone))
+    result = near_keys(bare, tmp_path, {1: 90.0, 30: 40.0})
     assert result.verdict == "broken" and "nearly right" in result.summary
     assert not any(row.broken for row in result.attacks)
+
+
+def test_near_keys_do_not_break_a_lock_whose_weights_are_withheld(shipped: Shipped, tmp_path: Path) -> None:
+    assert shipped.target.manifest.lock["sealed"]
+    assert near_keys(shipped, tmp_path, {1: 90.0, 30: 40.0}).verdict == "holds"
 
 
 def test_images_that_do_not_suit_the_model_are_noticed(shipped: Shipped, tmp_path: Path) -> None:
