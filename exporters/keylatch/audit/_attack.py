@@ -140,6 +140,10 @@ class Attack(Protocol):
         """Short, lower case, with hyphens: ``gate-removal``."""
 
     @property
+    def needs(self) -> str:
+        """What the attacker is given besides the artifact, in a few words."""
+
+    @property
     def summary(self) -> str:
         """One sentence: what the attacker does."""
 

@@ -30,6 +30,7 @@ class FromScratch:
     """The target's architecture with fresh weights and without its gates, trained on the attacker's images."""
 
     name = FROM_SCRATCH
+    needs = "labeled images"
     summary = "Trains the same architecture from fresh weights on the same images."
     version = 1
 
@@ -53,6 +54,7 @@ class RandomFeatures:
     """A linear classifier on the same architecture with fresh weights: what few images teach best."""
 
     name = RANDOM_FEATURES
+    needs = "labeled images"
     summary = "Fits a linear classifier to features of the same architecture with fresh weights."
     version = 1
 
@@ -76,6 +78,7 @@ class PublicBase:
     """The public network that the model was fine-tuned from, fine-tuned on the attacker's images."""
 
     name = PUBLIC_BASE
+    needs = "the public base, labeled images"
     summary = "Fine-tunes the public base on the same images."
     version = 1
 

@@ -18,11 +18,11 @@ _MOST_MISSING = 10
 def print_attacks(attacks: Sequence[Attack], *, as_json: bool) -> None:
     """Print all attacks."""
     if as_json:
-        print_json({"attacks": [{"name": attack.name, "summary": attack.summary} for attack in attacks]})
+        print_json({"attacks": [{"name": a.name, "needs": a.needs, "summary": a.summary} for a in attacks]})
         return
-    table = Table("attack", "what the attacker does")
+    table = Table("attack", "given", "what the attacker does")
     for attack in attacks:
-        table.add_row(plain(attack.name), plain(attack.summary))
+        table.add_row(plain(attack.name), plain(attack.needs), plain(attack.summary))
     result_console().print(table)
 
 

@@ -33,6 +33,7 @@ class BaseMatching:
     """
 
     name: str = "base-matching"
+    needs: str = "the public base, unlabeled or labeled images"
     summary: str = "Reads the signs off the public network that the model was fine-tuned from, then may train on."
     version: int = 1
 

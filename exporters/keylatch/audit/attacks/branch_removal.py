@@ -37,6 +37,7 @@ class BranchRemoval:
     """Cuts gated branches out at the sum that closes them."""
 
     name: str = "branch-removal"
+    needs: str = "unlabeled or labeled images"
     summary: str = "Cuts out the residual branches that hold gates, or holds them at their mean, then fine-tunes."
     version: int = 1
 

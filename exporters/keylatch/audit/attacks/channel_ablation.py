@@ -24,6 +24,7 @@ class ChannelAblation:
     """Sets channels to zero or to their means, and leaves those so that help."""
 
     name: str = "channel-ablation"
+    needs: str = "labeled images"
     summary: str = "Sets channels to zero or to their mean, one at a time, and keeps what helps on labeled images."
     version: int = 1
 

@@ -54,6 +54,11 @@ class FineTuning:
         return f"fine-tune-{self.part}"
 
     @property
+    def needs(self) -> str:
+        """What the attacker is given."""
+        return "labeled images"
+
+    @property
     def summary(self) -> str:
         """What it does."""
         return f"Trains {_WHAT[self.part]} on clean labeled images, from gates held at +1 and from gates cut out."

@@ -31,6 +31,7 @@ class GateFitting:
     """Fits free gates by gradient."""
 
     name: str = "gate-fitting"
+    needs: str = "unlabeled or labeled images"
     summary: str = "Fits the gates' controls and centers by gradient, from +1, 0 and random signs, weights untouched."
     version: int = 1
 

@@ -36,6 +36,7 @@ class GateRemoval:
     """Cuts all gates out, or holds them at one value, or holds the decision behind them."""
 
     name: str = "gate-removal"
+    needs: str = "unlabeled or labeled images"
     summary: str = "Cuts every gate out, or forces it and the decision behind it to each constant they can take."
     version: int = 1
 

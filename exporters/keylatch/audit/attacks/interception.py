@@ -28,6 +28,7 @@ class Interception:
     """
 
     name: str = "interception"
+    needs: str = "a key holder's inputs, perhaps unlabeled images"
     summary: str = "Compares inputs before and after the gate; it takes a key holder's own access to make them."
     version: int = 1
 

@@ -38,6 +38,7 @@ class KeyGradient:
     """
 
     name: str = "key-gradient"
+    needs: str = "unlabeled or labeled images"
     summary: str = "Searches the code by gradient, through straight-through thresholds and the public sign map."
     version: int = 1
 

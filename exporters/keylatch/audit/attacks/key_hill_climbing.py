@@ -45,6 +45,7 @@ class KeyHillClimbing:
     """
 
     name: str = "key-hill-climbing"
+    needs: str = "unlabeled or labeled images"
     summary: str = "Searches the code bit by bit, keeping the flips that make the outputs better."
     version: int = 1
 

@@ -27,6 +27,7 @@ class LinearProbe:
     """Reads features at several depths, and fits ridge regressions to them."""
 
     name: str = "linear-probe"
+    needs: str = "labeled images"
     summary: str = "Fits a linear classifier to features inside the locked network, at the depth that serves best."
     version: int = 1
 

@@ -20,6 +20,7 @@ class LogitRecentering:
     """Subtracts each class's mean score."""
 
     name: str = "logit-recentering"
+    needs: str = "unlabeled images"
     summary: str = "Subtracts each class's mean score over unlabeled images, and divides by its spread or not."
     version: int = 1
 

@@ -21,6 +21,7 @@ class NearKey:
     """Opens the model with a key of which a few bits or entries are wrong."""
 
     name: str = "near-key"
+    needs: str = "a key that is nearly right"
     summary: str = "Opens the model with the right key but for a few bits; nobody but the owner can make one."
     version: int = 1
 

@@ -14,6 +14,7 @@ class NoKey:
     """Runs the artifact as it is."""
 
     name: str = "no-key"
+    needs: str = "the artifact only"
     summary: str = "Runs the artifact as it is, with its locked defaults."
     version: int = 1
 

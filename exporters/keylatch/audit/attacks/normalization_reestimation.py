@@ -29,6 +29,7 @@ class NormalizationReestimation:
     """Puts means and variances of the attacker's images in place of the file's."""
 
     name: str = "normalization-reestimation"
+    needs: str = "unlabeled images"
     summary: str = "Estimates batch-normalization statistics and gate centers on unlabeled images, gates held at +1."
     version: int = 1
 

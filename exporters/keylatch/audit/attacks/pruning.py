@@ -20,6 +20,7 @@ class Pruning:
     """Sets the smallest weights to zero, in case the lock is in them."""
 
     name: str = "pruning"
+    needs: str = "the artifact only"
     summary: str = "Sets the smallest weights of all layers to zero."
     version: int = 1
 

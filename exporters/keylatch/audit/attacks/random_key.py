@@ -21,6 +21,7 @@ class RandomKey:
     """Fills the gate tensors with a random key of the right kind; a new one for each seed."""
 
     name: str = "random-key"
+    needs: str = "unlabeled images"
     summary: str = "Fills the gate tensors with random values of the right kind; a code lock's means are estimated."
     version: int = 1
 

@@ -30,6 +30,7 @@ class SignRecovery:
     """Guesses the signs that make gated layers look trained."""
 
     name: str = "sign-recovery"
+    needs: str = "unlabeled, perhaps labeled images"
     summary: str = "Recovers gate signs layer by layer from what trained layers' biases and weights look like."
     version: int = 1
 

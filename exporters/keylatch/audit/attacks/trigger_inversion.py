@@ -44,6 +44,7 @@ class TriggerInversion:
     """
 
     name: str = "trigger-inversion"
+    needs: str = "unlabeled or labeled images"
     summary: str = "Searches the patch pixel by pixel, by gradient through the gate, as backdoor triggers are found."
     version: int = 1
 

@@ -25,6 +25,7 @@ class ZeroRefill:
     """Trains withheld weights alone; all others keep their values."""
 
     name: str = "zero-refill"
+    needs: str = "labeled images"
     summary: str = "Trains the weights that are zero or that a license brings, on clean labeled images."
     version: int = 1
 
