@@ -116,7 +116,7 @@ def test_a_baseline_stops_with_its_clock(scene: Scene) -> None:
 
 def _variants(base: bool, base_classes: int, labeled: Sequence[int] = (5, 9)) -> list[tuple[int, bool]]:
     resources = Resources(100, 100, tuple(labeled), 10, base, False)
-    return [(v.given.labeled, v.given.base) for v in PublicBase(base_classes).variants(None, resources)]  # type: ignore
+    return [(v.given.labeled, v.given.base) for v in PublicBase(base_classes).variants(None, resources)]
 
 
 def test_the_public_base_is_measured_as_it_is_only_if_its_classes_may_be_the_model_s() -> None:
@@ -143,7 +143,7 @@ def test_fine_tuning_leaves_the_base_itself_alone(scene: Scene, monkeypatch: pyt
 def test_a_base_with_other_classes_gets_a_fresh_last_layer(scene: Scene) -> None:
     assert scene.base is not None
     probe = scene.images.evaluation.images[:5]
-    network = with_classes(draw_case(scene, Variant(Given(base=True)), 0, Clock()).base, probe, 4)  # type: ignore
+    network = with_classes(draw_case(scene, Variant(Given(base=True)), 0, Clock()).base, probe, 4)
     assert torch.equal(network(probe), torch.zeros(5, 4))
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     assert any(parameter.shape == (4, 96) for parameter in trained) and len(trained) > 5

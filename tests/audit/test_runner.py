@@ -97,7 +97,7 @@ def test_cells_come_seed_by_seed_baselines_first_and_cheap_ones_before_expensive
     slow = FakeAttack(lambda case: Outcome(lambda x: x), [Variant(Given(labeled=20), weight=5.0)], name="slow")
     quick = FakeAttack(lambda case: Outcome(lambda x: x), [Variant(Given(labeled=10), weight=0.1)], name="quick")
     base = FakeAttack(lambda case: Outcome(lambda x: x), name="base")
-    base.variants = lambda target, resources: [Variant(Given(labeled=n)) for n in resources.labeled]  # type: ignore
+    base.variants = lambda target, resources: [Variant(Given(labeled=n)) for n in resources.labeled]
     resources = Resources(200, 200, (10, 20, 100), 10, False, False)
     cells = plan_cells([slow, quick], [base], scene, resources, [4, 9])
     names = [(cell.seed, cell.attack.name, cell.variant.given.labeled) for cell in cells]
