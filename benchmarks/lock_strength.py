@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from data_pack import MissingPackFileError
-from keylatch.audit import AuditOptions, Clock, Scene, Survival, load_plain, run_audit
+from keylatch.audit import AuditOptions, Clock, Scene, Survival, keep_freed_memory, load_plain, run_audit
 from keylatch.audit.attacks import ATTACKS
 from keylatch.audit.report import write_report
 from keylatch.audit.survival import measure as measure_change
@@ -135,6 +135,7 @@ def main() -> None:
     parser.add_argument("--no-dial", action="store_true", help="leave the sealed shares out")
     arguments = parser.parse_args()
     torch.set_num_threads(THREADS)
+    keep_freed_memory()
     require_known(arguments.attack)
     arguments.work.mkdir(exist_ok=True)
     entries: list[dict[str, Any]] = []
@@ -151,18 +152,7 @@ def main() -> None:
     if not entries:
         sys.exit("no network of the data pack is available")
     rows = [] if arguments.no_dial else dial(arguments.data, arguments.work, arguments.minutes)
-    header = (
-        "network",
-        "lock",
-        "original",
-        "unlocked",
-        "locked",
-        "strongest attack",
-        "recovered",
-        "baseline",
-        "verdict",
-    )
-    print_rows(header, [_row(entry) for entry in entries])
+    print_rows(_HEADER, [_row(entry) for entry in entries])
     for entry in entries:
         name = f"lock_strength_{entry['network']}{'' if entry['lock'] == DEFAULT.name else '_signs_alone'}"
         write_results(name, {"threads": THREADS, **entry})

@@ -87,6 +87,15 @@ def test_no_file_of_the_artifact_holds_a_withheld_weight(build: type, tmp_path: 
         assert locked.module.get_buffer(name).numpy().tobytes()[:64] in files  # the plausible one is there
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("build", [PaddedConvs, Tokens])
+def test_withheld_tensors_are_in_c_order_however_the_network_keeps_them(
+    build: type, memory_format: torch.memory_format
+) -> None:
+    locked = lock(settle(build).to(memory_format=memory_format), sealed_share=1.0)  # type: ignore[call-overload]
+    assert all(value.is_contiguous() for value in locked.secret.sealed)
+
+
 def test_what_stands_there_instead_has_the_same_mean_and_spread() -> None:
     locked = lock(settle(Tokens), sealed_share=1.0)
     for name, right in zip(sealed_names(locked), locked.secret.sealed, strict=True):

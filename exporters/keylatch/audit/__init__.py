@@ -20,6 +20,7 @@
     _runner            one measurement after the other
     _clock             a time limit
     _threads           how many threads to compute with
+    _allocator         memory that PyTorch frees, kept
     _cells             results of single measurements, kept
     _files             files written whole
     _survival          what changes of the model do, beside attacks
@@ -45,6 +46,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError("auditing", error.name or "torch", "export") from None
 
+from keylatch.audit._allocator import keep_freed_memory
 from keylatch.audit._attack import Attack, Case, Given, Outcome, Resources, Variant
 from keylatch.audit._audit import LEAST_SEEDS, AuditOptions, run_audit
 from keylatch.audit._clock import Clock
@@ -79,6 +81,7 @@ __all__ = [
     "Variant",
     "Watch",
     "check_images",
+    "keep_freed_memory",
     "load_plain",
     "load_target",
     "owner_from_vault",

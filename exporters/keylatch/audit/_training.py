@@ -14,7 +14,7 @@ from keylatch.audit._clock import Clock
 BATCH = 32
 LEARNING_RATE = 1e-3
 FINE_TUNE_STEPS = 160  # of every attack that trains on labeled images, and of the baselines beside it
-_EVALUATION_BATCH = 100
+_EVALUATION_VALUES = 2**20  # of the images in a batch: activations of more no longer fit into caches
 _SHIFT_SHARE = 1 / 16  # of the image's side: the least augmentation that suits digits and photographs alike
 _WARMUP_SHARE = 0.1
 _MAX_GRADIENT_NORM = 5.0
@@ -100,8 +100,9 @@ def _shifted_along(images: torch.Tensor, axis: int, generator: torch.Generator) 
 
 def scores(network: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> torch.Tensor:
     """(n, classes) float32 scores of many images, in batches, without gradients."""
+    batch = max(1, _EVALUATION_VALUES // max(1, images.shape[1:].numel()))
     with torch.no_grad():
-        return torch.cat([network(part).float() for part in torch.split(images, _EVALUATION_BATCH)])
+        return torch.cat([network(part).float() for part in torch.split(images, batch)])
 
 
 def accuracy(network: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, labels: torch.Tensor) -> float:

@@ -98,7 +98,8 @@ def seal(module: fx.GraphModule, layers: Sequence[SealedLayer], defaults: Seeded
 
     def withhold(node: fx.Node, value: torch.Tensor) -> fx.Node:
         name = sealed_name(len(withheld))
-        withheld.append(value.detach().float().cpu().clone())
+        # onnxruntime takes tensors in C order only; a transposed or channels-last weight is not
+        withheld.append(value.detach().float().cpu().clone(memory_format=torch.contiguous_format))
         module.register_buffer(name, _plausible(value.detach(), defaults))
         with module.graph.inserting_before(node):
             return module.graph.get_attr(name)

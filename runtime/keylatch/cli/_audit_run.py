@@ -11,7 +11,16 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
-from keylatch.audit import AuditOptions, AuditResult, Clock, Scene, Survival, run_audit, write_text_whole
+from keylatch.audit import (
+    AuditOptions,
+    AuditResult,
+    Clock,
+    Scene,
+    Survival,
+    keep_freed_memory,
+    run_audit,
+    write_text_whole,
+)
 from keylatch.audit.attacks import ATTACKS
 from keylatch.cli._audit_request import AuditRequest, command_line
 from keylatch.cli._audit_scene import (
@@ -79,6 +88,7 @@ def measure(request: AuditRequest, scene: Scene, *, start: float, quiet: bool) -
         quiet: Whether to leave the display out.
     """
     spent = time.monotonic() - start
+    keep_freed_memory()
     clock = Clock(request.minutes * _SECONDS_A_MINUTE - spent)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Remaining(clock))
     with Progress(*columns, console=note_console(), transient=True) as progress:
