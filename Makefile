@@ -8,7 +8,7 @@ SECONDS ?= 60
 
 AUDITED := keylatch-demo
 
-.PHONY: demo audit test test-all lint format bench fuzz clean
+.PHONY: demo audit test test-all lint format bench bench-gpu fuzz clean
 
 # The environments are stamps: made again only when the project's requirements change. The TPM binding is compiled, and
 # joins where its headers are (apt-get install libtss2-dev pkg-config build-essential); its tests skip without it.
@@ -49,15 +49,33 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Writes benchmarks/results/*.json and plots. DATA=folder of the data pack adds the networks with real weights.
+# Writes benchmarks/results/*.json, performance.md and plots. DATA=folder of the data pack adds the networks with real weights.
+BENCHED := build/benchmarks
+SPEED := --artifacts $(BENCHED)
+
 bench: $(VENV)/.dev
+	rm -rf $(BENCHED)
 	$(BIN)/python benchmarks/lock_time.py
-	$(BIN)/python benchmarks/overhead.py
-	$(BIN)/python benchmarks/open_time.py
+	$(BIN)/python benchmarks/overhead.py $(SPEED)
+	$(BIN)/python benchmarks/end_to_end.py $(SPEED)
+	$(BIN)/python benchmarks/throughput.py $(SPEED)
+	$(BIN)/python benchmarks/gate_only.py
+	$(BIN)/python benchmarks/open_time.py $(SPEED)
+	$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/license_time.py
 	$(BIN)/python benchmarks/issue_rate.py
 	$(BIN)/python benchmarks/code_leak.py
 	$(if $(DATA),$(BIN)/python benchmarks/lock_quality.py --data $(DATA))
+
+# Needs an NVIDIA GPU, and onnxruntime-gpu instead of onnxruntime (pip install 'keylatch[gpu,export]'); records card and
+# driver. PYTHON_GPU: the Python that has them.
+PYTHON_GPU ?= $(BIN)/python
+bench-gpu:
+	rm -rf $(BENCHED)
+	$(PYTHON_GPU) benchmarks/overhead.py --provider cuda --seconds 3 $(SPEED)
+	$(PYTHON_GPU) benchmarks/end_to_end.py --provider cuda --seconds 5 $(SPEED)
+	$(PYTHON_GPU) benchmarks/throughput.py --provider cuda --seconds 5 $(SPEED)
+	$(PYTHON_GPU) benchmarks/report.py
 
 $(VENV)/.fuzz: $(VENV)/.dev
 	$(PIP) install -c constraints.txt -e '.[fuzz]'

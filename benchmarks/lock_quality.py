@@ -49,11 +49,10 @@ def measure(entry: NetworkSpec, data: Path, *, calibrated: bool) -> dict[str, An
 
     accuracy = {
         "original": percent(network),
-        "original_patched": percent(_Pasted(network, locked)),
         "unlocked": keyed(0),
         "locked": percent(locked.module),
         "wrong_key": wrong(None),
-        "random_patch": percent(_Pasted(locked.module, locked, noise=True)),
+        "random_patch": percent(_RandomPatch(locked.module, locked)),
     }
     return {
         "network": entry.name,
@@ -65,7 +64,7 @@ def measure(entry: NetworkSpec, data: Path, *, calibrated: bool) -> dict[str, An
         "accuracy": accuracy,
         "wrong_bits": {str(bits): wrong(bits) for bits in WRONG_BITS},
         "layers": [layer.name for layer in locked.report.layers],
-        "extra_share": locked.report.extra_multiplications / locked.report.multiply_adds,
+        "gated_share": locked.report.gated_parameters / locked.report.parameters,
         "unlocked_error": locked.report.unlocked_error,
     }
 
@@ -88,16 +87,14 @@ def _secret(locked: Locked, wrong_bits: int | None, draw: int) -> Any:
     return locked.module.secret_with_code(locked.secret, code)
 
 
-class _Pasted(nn.Module):
-    """A network that sees the secret patch, or noise in its place, in every image."""
+class _RandomPatch(nn.Module):
+    """A network that sees a random patch in the secret one's place, in every image."""
 
-    def __init__(self, network: nn.Module, locked: Locked, *, noise: bool = False) -> None:
+    def __init__(self, network: nn.Module, locked: Locked) -> None:
         super().__init__()
         self.network, self.gate = network, locked.module.gate
-        pixels = locked.secret.patch
-        if noise:
-            pixels = torch.from_numpy(np.frombuffer(secrets.token_bytes(len(pixels)), dtype=np.uint8).copy())
-        self.value = self.gate.patch_value(pixels)
+        pixels = np.frombuffer(secrets.token_bytes(len(locked.secret.patch)), dtype=np.uint8).copy()
+        self.value = self.gate.patch_value(torch.from_numpy(pixels))
 
     def forward(self, image: torch.Tensor) -> Any:
         row, column = self.gate.place.start(self.gate.spec)
@@ -149,7 +146,7 @@ def main() -> None:
     if not entries:
         sys.exit("no network of the data pack is available")
     results = [measure(entry, arguments.data, calibrated=arguments.calibrated) for entry in entries]
-    columns = ("original", "original_patched", "unlocked", "locked", "wrong_key", "random_patch")
+    columns = ("original", "unlocked", "locked", "wrong_key", "random_patch")
     rows: list[tuple[object, ...]] = [
         (
             result["network"],

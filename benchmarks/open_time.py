@@ -1,7 +1,14 @@
-"""What does opening a locked model cost beside a plain session from its path? ResNet-50, about 100 MB."""
+"""What does opening a locked model cost beside a plain session from its path? 10 MB to 1 GB, weights plain and sealed.
+
+Plain and keyed openings run in turn in one process, files in the page cache; peak memory is that of a fresh process.
+
+    python benchmarks/open_time.py            # MobileNetV2 14 MB, ResNet-50 103 MB, ViT-L/16 1.2 GB
+    python benchmarks/open_time.py --large    # and 4 GB: needs 32 GB of memory and 15 GB of disk
+"""
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +17,19 @@ from typing import Any
 import onnxruntime
 
 import config_networks
+from installing import Form, Installation, install, workplace
 from keylatch.keys import Trust, current_time, decrypt_license, open_device_key, read_license, verify_license
-from keylatch.runtime import InferenceSession, compare
+from keylatch.runtime import InferenceSession
 from measuring import THREADS, print_rows, write_results
+from pairs import arguments, compare_for, figures, shown_ratio
 
-PAIRS = 40
+NETWORKS = ("mobilenet_v2", "resnet50", "vit_l16")
+LARGE = "vit_g16"
+FORMS = (Form(), Form(sealed_weights=True))
+CPU = ["CPUExecutionProvider"]
+_LEAST_PAIRS = 10
+
+Row = dict[str, Any]
 
 
 def options() -> onnxruntime.SessionOptions:
@@ -23,41 +38,36 @@ def options() -> onnxruntime.SessionOptions:
     return settings
 
 
-def measure(name: str) -> list[dict[str, Any]]:
-    with config_networks.installed(name) as place:
+def measure(place: Installation, settings: argparse.Namespace) -> Row:
+    """Opening one installation, beside its plain twin."""
 
-        def plain() -> object:
-            return onnxruntime.InferenceSession(str(place.plain), options(), providers=["CPUExecutionProvider"])
+    def plain() -> object:
+        return onnxruntime.InferenceSession(str(place.plain), options(), providers=CPU)
 
-        def keyed() -> object:
-            return InferenceSession(place.model, options(), providers=["CPUExecutionProvider"], **place.credentials)
+    def keyed() -> object:
+        return InferenceSession(place.model, options(), providers=CPU, **place.credentials)
 
-        def license_alone() -> object:
-            license = read_license(Path(place.credentials["license"]))
-            trust = Trust.load(place.credentials["trust"])
-            claims = verify_license(license, trust, now=current_time())
-            return decrypt_license(license, claims, open_device_key(place.credentials["key"]))
+    def license_alone() -> object:
+        license = read_license(Path(place.credentials["license"]))
+        trust = Trust.load(place.credentials["trust"])
+        claims = verify_license(license, trust, now=current_time())
+        return decrypt_license(license, claims, open_device_key(place.credentials["key"]))
 
-        opening = compare(plain, keyed, pairs=PAIRS)
-        secrets = compare(license_alone, license_alone, pairs=PAIRS)
-        size = sum(file.stat().st_size for file in place.model.iterdir())
-        memory = {mode: _peak_mb(mode, place) for mode in ("plain", "keyed")}
-    plain_ms, keyed_ms = opening.percentiles(50)
-    return [
-        {
-            "network": name,
-            "megabytes": size / 1e6,
-            "plain_p50_ms": plain_ms,
-            "keyed_p50_ms": keyed_ms,
-            "plain_min_ms": float(opening.baseline_ms.min()),
-            "keyed_min_ms": float(opening.candidate_ms.min()),
-            "ratio_p50": opening.ratio,
-            "ratio_ci95": opening.ratio_interval(),
-            "license_p50_ms": secrets.percentiles(50)[0],
-            "peak_rss_mb": memory,
-            "pairs": PAIRS,
-        }
-    ]
+    opening = compare_for(settings, plain, keyed, least=_LEAST_PAIRS)
+    secrets = compare_for(settings, license_alone, license_alone)
+    return {
+        "network": place.name,
+        "provider": "cpu",
+        "precision": place.form.precision,
+        "batch": None,
+        "mode": "open, sealed" if place.form.sealed_weights else "open",
+        "megabytes": sum(file.stat().st_size for file in place.model.iterdir()) / 1e6,
+        **figures(opening),
+        "plain_min_ms": float(opening.baseline_ms.min()),
+        "keyed_min_ms": float(opening.candidate_ms.min()),
+        "license_p50_ms": secrets.percentiles(50)[0],
+        "peak_rss_mb": {mode: _peak_mb(mode, place) for mode in ("plain", "keyed")},
+    }
 
 
 _OPEN_ONCE = """
@@ -71,35 +81,60 @@ mode, plain, model, license, key, trust = sys.argv[1:]
 if mode == "plain":
     session = onnxruntime.InferenceSession(plain, providers=["CPUExecutionProvider"])
 else:
-    session = InferenceSession(model, license=license, key=key, trust=trust)
+    session = InferenceSession(model, providers=["CPUExecutionProvider"], license=license, key=key, trust=trust)
 print((peak_kib() - before) / 1024)
 """
 
 
-def _peak_mb(mode: str, place: config_networks.Installation) -> float:
+def _peak_mb(mode: str, place: Installation) -> float:
     """Peak resident memory that opening adds, in a fresh process."""
     credentials = [str(place.credentials[name]) for name in ("license", "key", "trust")]
     command = [sys.executable, "-c", _OPEN_ONCE, mode, str(place.plain), str(place.model), *credentials]
     return round(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout), 1)
 
 
+def _settings() -> argparse.Namespace:
+    parser = arguments(__doc__)
+    parser.add_argument("--network", choices=sorted(config_networks.ALL_NETWORKS), action="append")
+    parser.add_argument("--large", action="store_true", help="4 GB too")
+    settings = parser.parse_args()
+    usual = [config_networks.TINY_NETWORK] if settings.quick else [*NETWORKS, *([LARGE] if settings.large else [])]
+    settings.network = settings.network or usual
+    return settings
+
+
 def main() -> None:
-    results = measure("resnet50")
-    rows: list[tuple[object, ...]] = [
+    settings = _settings()
+    rows = []
+    for name in settings.network:
+        with workplace(settings.artifacts) as folder:  # one network at a time: disks are small
+            rows += [measure(place, settings) for place in install(folder, name, FORMS)]
+    print_rows(
         (
-            row["network"],
-            f"{row['megabytes']:.0f}",
-            f"{row['plain_p50_ms']:.1f} ({row['plain_min_ms']:.1f})",
-            f"{row['keyed_p50_ms']:.1f} ({row['keyed_min_ms']:.1f})",
-            "{:.3f} ({:.3f} to {:.3f})".format(row["ratio_p50"], *row["ratio_ci95"]),
-            f"{row['license_p50_ms']:.2f}",
-            f"{row['peak_rss_mb']['plain']:.0f} / {row['peak_rss_mb']['keyed']:.0f}",
-        )
-        for row in results
-    ]
-    header = ("network", "MB", "plain p50 (min), ms", "keyed p50 (min), ms", "ratio (95 %)", "license, ms", "peak MB")
-    print_rows(header, rows)
-    write_results("open_time", {"threads": THREADS, "results": results})
+            "network",
+            "weights",
+            "MB",
+            "plain p50 (min), ms",
+            "keyed p50 (min), ms",
+            "ratio (95 %)",
+            "license, ms",
+            "peak MB",
+        ),
+        [
+            (
+                row["network"],
+                "sealed" if "sealed" in row["mode"] else "plain",
+                f"{row['megabytes']:.0f}",
+                f"{row['plain_p50_ms']:.1f} ({row['plain_min_ms']:.1f})",
+                f"{row['keyed_p50_ms']:.1f} ({row['keyed_min_ms']:.1f})",
+                shown_ratio(row),
+                f"{row['license_p50_ms']:.2f}",
+                f"{row['peak_rss_mb']['plain']:.0f} / {row['peak_rss_mb']['keyed']:.0f}",
+            )
+            for row in rows
+        ],
+    )
+    write_results("open_time", {"threads": THREADS, "rows": rows}, folder=settings.results)
 
 
 if __name__ == "__main__":

@@ -1,77 +1,105 @@
-"""What does a keyed session cost beside plain onnxruntime? ResNet-50 and ViT-B/16, CPU, 2 threads, batch 1 and 8.
+"""What does a keyed session cost beside plain onnxruntime?
 
-Pairs run in turn in one process; the ratio is the median over the pairs, with a 95 % bootstrap interval. The second
-part times `run()` itself: both sessions on a graph too small to matter.
+Pairs run in turn in one process; the ratio is the median over the pairs, with a 95 % bootstrap interval, and the plain
+network beside itself shows what the machine's noise is. By network, batch and precision; through `run`, with bound
+buffers, and on CUDA with a captured graph. The last part times `run()` itself: both sessions on a network that
+computes nothing.
+
+    python benchmarks/overhead.py                    # CPU, 2 threads
+    python benchmarks/overhead.py --provider cuda    # every precision; a missing provider is one line and exit 1
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, get_args
 
 import numpy as np
 import onnxruntime
 
-import config_networks
-from keylatch.runtime import InferenceSession, compare
-from measuring import THREADS, print_rows, write_results
+import sessions
+from installing import Form, Installation, install, workplace
+from keylatch.exporters import Precision
+from measuring import THREADS, first_line, print_rows, result_name, write_results
+from pairs import arguments, compare_for, figures, shown_ratio
 
-PAIRS = {1: 150, 8: 20}
+BATCHES = {"cpu": (1, 8), "cuda": (1, 8, 32, 128)}
+PRECISIONS: dict[str, tuple[str, ...]] = {"cpu": ("float32",), "cuda": get_args(Precision)}
+MODES = {"cpu": ("run", "io_binding"), "cuda": ("run", "io_binding", "cuda_graph")}
+TOLERANCE = {"float32": 1e-2, "float16": 1e-1, "bfloat16": 5e-1}  # tensor cores round float32 to TF32
 CALLS = 20_000
+_QUICK_CALLS = 200
+
+Row = dict[str, Any]
 
 
-def options() -> onnxruntime.SessionOptions:
-    # Two sessions in one process share one pool of threads. With a pool for each, the one that has just worked spins
-    # on while the other works, and takes its cores: then even plain beside plain differs by half.
-    settings = onnxruntime.SessionOptions()
-    settings.use_per_session_threads = False
-    return settings
+class Pair:
+    """A plain and a keyed session of one network.
 
+    Args:
+        place: The network.
+        settings: The command's.
+    """
 
-def runner(session: Any, images: Any) -> Callable[[], object]:
-    return lambda: session.run(None, {"image": images})
+    def __init__(self, place: Installation, settings: argparse.Namespace) -> None:
+        self.place, self.settings, self.provider = place, settings, settings.provider
+        self.plain = sessions.open_plain(place, self.provider)
+        self.keyed = sessions.open_keyed(place, self.provider)
 
-
-def measure(name: str, place: config_networks.Installation) -> list[dict[str, Any]]:
-    plain = onnxruntime.InferenceSession(str(place.plain), options(), providers=["CPUExecutionProvider"])
-    keyed = InferenceSession(place.model, options(), providers=["CPUExecutionProvider"], **place.credentials)
-    results = []
-    for batch, pairs in PAIRS.items():
-        images = np.random.default_rng(0).random((batch, 3, 224, 224), dtype=np.float32)
-        comparison = compare(runner(plain, images), runner(keyed, images), pairs=pairs)
-        twin = compare(runner(plain, images), runner(plain, images), pairs=pairs)
-        plain_ms, keyed_ms = comparison.percentiles(50)
-        results.append(
-            {
-                "network": name,
+    def rows(self, batch: int) -> Iterator[Row]:
+        """One for each mode."""
+        images = sessions.random_images(self.place, batch)
+        outputs = self.plain.run(None, {"image": images})
+        keyed_outputs = self.keyed.run(None, {"image": images})
+        sessions.require_same(outputs, keyed_outputs, TOLERANCE[self.place.form.precision])
+        for mode in MODES[self.provider]:
+            facts = {
+                "network": self.place.name,
+                "provider": self.provider,
+                "precision": self.place.form.precision,
                 "batch": batch,
-                "plain_p50_ms": plain_ms,
-                "keyed_p50_ms": keyed_ms,
-                "ratio_p50": comparison.ratio,
-                "ratio_ci95": comparison.ratio_interval(),
-                "null_ratio_p50": twin.ratio,
-                "null_ratio_ci95": twin.ratio_interval(),
-                "pairs": pairs,
+                "mode": mode,
             }
-        )
-    return results
+            try:
+                yield facts | getattr(self, f"_{mode}")(images, outputs)
+            except sessions.FAILURES as error:
+                yield facts | {"failed": f"{type(error).__name__}: {first_line(error)}"}
+
+    def _run(self, images: Any, _outputs: Any) -> Row:
+        plain, keyed = sessions.runner(self.plain, images), sessions.runner(self.keyed, images)
+        measured = figures(compare_for(self.settings, plain, keyed))
+        twin = figures(compare_for(self.settings, plain, plain))
+        return measured | {"null_ratio_p50": twin["ratio_p50"], "null_ratio_ci95": twin["ratio_ci95"]}
+
+    def _io_binding(self, images: Any, outputs: Any) -> Row:
+        return self._bound(self.plain, self.keyed, images, outputs)
+
+    def _cuda_graph(self, images: Any, outputs: Any) -> Row:
+        # Sessions of their own: a captured graph holds the addresses and the batch it was captured with.
+        plain = sessions.open_plain(self.place, self.provider, cuda_graph=True)
+        keyed = sessions.open_keyed(self.place, self.provider, cuda_graph=True)
+        return self._bound(plain, keyed, images, outputs)
+
+    def _bound(self, plain: Any, keyed: Any, images: Any, outputs: Any) -> Row:
+        calls = [sessions.bound_runner(session, images, outputs, self.provider) for session in (plain, keyed)]
+        return figures(compare_for(self.settings, *calls))
 
 
-def measure_call(place: config_networks.Installation) -> dict[str, float]:
+def measure_call(place: Installation, calls: int) -> dict[str, float]:
     """Microseconds that our `run()` adds to onnxruntime's, the compiled part replaced by nothing."""
-    session = InferenceSession(place.model, options(), **place.credentials)
-    feed = {"image": np.zeros((1, 3, 224, 224), dtype=np.float32)}
+    session = sessions.open_keyed(place)
+    feed = {"image": sessions.random_images(place, 1)}
     session.run(None, feed)
+    names = [node.name for node in session.get_outputs()]
     compiled = session._sess
     session._sess = _NothingToDo(compiled)
     base = onnxruntime.InferenceSession.run
     ours, theirs = [], []
     for _ in range(9):
-        theirs.append(_per_call(lambda: base(session, ["logits"], feed)))
-        ours.append(_per_call(lambda: session.run(["logits"], feed)))
+        theirs.append(_per_call(lambda: base(session, names, feed), calls))
+        ours.append(_per_call(lambda: session.run(names, feed), calls))
     session._sess = compiled
     added = float(np.median(np.array(ours) - np.array(theirs)))
     return {"onnxruntime_us": float(np.median(theirs)), "keyed_us": float(np.median(ours)), "added_us": added}
@@ -90,37 +118,56 @@ class _NothingToDo:
         return getattr(self._compiled, name)
 
 
-def _per_call(call: Callable[[], object]) -> float:
+def _per_call(call: Callable[[], object], calls: int) -> float:
     start = time.perf_counter()
-    for _ in range(CALLS):
+    for _ in range(calls):
         call()
-    return (time.perf_counter() - start) / CALLS * 1e6
+    return (time.perf_counter() - start) / calls * 1e6
+
+
+def _settings() -> argparse.Namespace:
+    parser = arguments(__doc__)
+    parser.add_argument("--precision", choices=get_args(Precision), action="append")
+    settings = sessions.settings(parser, BATCHES)
+    settings.precision = settings.precision or PRECISIONS[settings.provider]
+    return settings
+
+
+def _shown(row: Row) -> tuple[object, ...]:
+    case = (row["network"], row["precision"], row["batch"], row["mode"])
+    if "failed" in row:
+        return (*case, "", "", row["failed"], "")
+    null = shown_ratio(row, "null_") if "null_ratio_p50" in row else ""
+    return (*case, f"{row['plain_p50_ms']:.3f}", f"{row['keyed_p50_ms']:.3f}", shown_ratio(row), null)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--network", choices=sorted(config_networks.NETWORKS), action="append")
-    names = parser.parse_args().network or list(config_networks.NETWORKS)
-    with ExitStack() as stack:
-        places = {name: stack.enter_context(config_networks.installed(name)) for name in names}
-        onnxruntime.set_global_thread_pool_sizes(THREADS, 1)  # from here on every session has to share the pool
-        results = [row for name, place in places.items() for row in measure(name, place)]
-        call = measure_call(places[names[0]])
-    rows: list[tuple[object, ...]] = [
-        (
-            row["network"],
-            row["batch"],
-            f"{row['plain_p50_ms']:.2f}",
-            f"{row['keyed_p50_ms']:.2f}",
-            "{:.4f} ({:.4f} to {:.4f})".format(row["ratio_p50"], *row["ratio_ci95"]),
-            "{:.4f} ({:.4f} to {:.4f})".format(row["null_ratio_p50"], *row["null_ratio_ci95"]),
-        )
-        for row in results
-    ]
-    print_rows(("network", "batch", "plain p50, ms", "keyed p50, ms", "ratio (95 %)", "plain / plain (95 %)"), rows)
+    settings = _settings()
+    sessions.require_provider(settings.provider)
+    forms = [Form(precision) for precision in settings.precision]
+    with workplace(settings.artifacts) as folder:
+        places = [place for name in settings.network for place in install(folder, name, forms)]
+        sessions.share_threads()
+        rows = []
+        for place in places:
+            pair = Pair(place, settings)
+            rows += [row for batch in settings.batch for row in pair.rows(batch)]
+        call = measure_call(places[0], _QUICK_CALLS if settings.quick else CALLS)
+    header = (
+        "network",
+        "precision",
+        "batch",
+        "mode",
+        "plain p50, ms",
+        "keyed p50, ms",
+        "ratio (95 %)",
+        "plain / plain",
+    )
+    print_rows(header, [_shown(row) for row in rows])
     theirs, ours, added = call["onnxruntime_us"], call["keyed_us"], call["added_us"]
     print(f"\nrun(): onnxruntime {theirs:.2f} us, ours {ours:.2f} us, added {added:.2f} us")
-    write_results("overhead", {"threads": THREADS, "results": results, "call": call})
+    results = {"threads": THREADS, "rows": rows, "call": call}
+    write_results(result_name("overhead", settings.provider), results, folder=settings.results)
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def ship(module: nn.Module, method: str, folder: Path, values: Mapping[str, Any]
     model = to_onnx(module.eval(), networks.SPEC, ("output",))
     write_graph(model, folder, graph=GRAPH_NAME, weights=WEIGHTS_NAME, gate=GATE_NAME, gate_names=values)
     facts = _facts(method, model, networks.SPEC, networks.SPEC, "float32")
-    (folder / MANIFEST_NAME).write_bytes(_manifest(folder, facts, {"method": method}, values))
+    (folder / MANIFEST_NAME).write_bytes(_manifest(folder, facts, {"method": method}, values, sealed=False))
     return WeakLock(load_target(folder), Owner(values, None))
 
 

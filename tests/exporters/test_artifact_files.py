@@ -138,7 +138,8 @@ def test_the_graph_carries_the_lock_s_public_description(any_artifact: Artifact)
     assert lock["report"] == {
         "margin": report.margin,
         "multiply_adds": report.multiply_adds,
-        "extra_multiplications": report.extra_multiplications,
+        "gated_parameters": report.gated_parameters,
+        "parameters": report.parameters,
         "means": [layer.means for layer in report.layers],
     }
 

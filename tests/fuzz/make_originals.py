@@ -80,6 +80,7 @@ def _makers() -> dict[str, Callable[[], bytes]]:
         "tensors.other": lambda: serialize_tensors({"gate": np.arange(6, dtype=np.int64).reshape(3, 2)}),
         "manifest.json": lambda: _manifest("small", ("gate.patch",)),
         "manifest.other.json": lambda: _manifest("other", ("gate.patch", "gate.norm")),
+        "manifest.sealed.json": lambda: _manifest("sealed", ("gate.patch",), sealed=True),
         "model.onnx": lambda: _graph("model.onnx.data"),
         "model.other.onnx": lambda: _graph("gate.bin", sparse=True),
         "vault": lambda: vault("lock"),
@@ -187,13 +188,15 @@ def _tpm_key(*, pin: bool) -> bytes:
     return TpmKeyFile(public, sized(bytes(96)), bytes(34), pcrs, digest, pin).to_bytes()
 
 
-def _manifest(name: str, gate: tuple[str, ...]) -> bytes:
-    from keylatch.runtime import FileDigest, GateTensor, Manifest
+def _manifest(name: str, gate: tuple[str, ...], *, sealed: bool = False) -> bytes:
+    from keylatch.runtime import FileDigest, GateTensor, Manifest, SealedWeights
 
     described = {"name": name, "precision": "float32", "input": {"shape": ["N", 3, 8, 8], "mean": [0.5, 0.25, 0.1]}}
-    files = {file: FileDigest(4096, "ab" * 32) for file in ("model.onnx", "gate.bin", "model.onnx.data")}
+    hashed = ("model.onnx", "gate.bin") if sealed else ("model.onnx", "gate.bin", "model.onnx.data")
+    files = {file: FileDigest(4096, "ab" * 32) for file in hashed}
+    weights = SealedWeights.of(4096) if sealed else None
     tensors = tuple(GateTensor(tensor, "float32", (4, 2)) for tensor in gate)
-    return Manifest(described, {"kind": "patch", "version": 1}, tensors, files).serialize()
+    return Manifest(described, {"kind": "patch", "version": 1}, tensors, files, weights).serialize()
 
 
 def _graph(location: str, *, sparse: bool = False) -> bytes:

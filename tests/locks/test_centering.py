@@ -10,13 +10,11 @@ from torch.nn import functional as F
 from networks import (
     SPEC,
     Dense,
-    Locked,
     PaddedConvs,
     Residual,
     Tokens,
     lock,
     outputs_of,
-    paste,
     pixels,
     prepare,
     relative_error,
@@ -28,10 +26,6 @@ CALIBRATION = 24
 
 def calibration_images() -> torch.Tensor:
     return prepare(pixels(64)[40:][:CALIBRATION], SPEC)
-
-
-def patched(images: torch.Tensor, locked: Locked) -> torch.Tensor:
-    return paste((images * 255).round().to(torch.uint8), locked.secret.patch).float() / 255
 
 
 def inputs_of(network: nn.Module, layer: str, images: torch.Tensor) -> torch.Tensor:
@@ -55,7 +49,7 @@ def inputs_of(network: nn.Module, layer: str, images: torch.Tensor) -> torch.Ten
 def test_means_from_calibration_images_are_the_true_ones(build: type[nn.Module], layers: list[str]) -> None:
     network = settle(build)
     locked = lock(network, layers=layers, calibration=calibration_images())
-    images = patched(calibration_images(), locked)
+    images = calibration_images()
     assert {layer.means for layer in locked.report.layers} == {"calibration images"}
     for layer, mean in zip(layers, locked.secret.means, strict=True):
         assert torch.allclose(mean, inputs_of(network, layer, images).mean((0, 2)), rtol=1e-4, atol=1e-6)
@@ -82,7 +76,7 @@ def test_without_either_means_come_from_made_images() -> None:
     network = settle(Tokens)
     locked = lock(network, layers=["qkv"])
     assert locked.report.layers[0].means == "sample images"
-    measured = inputs_of(network, "qkv", patched(prepare(pixels(8), SPEC), locked)).mean((0, 2))
+    measured = inputs_of(network, "qkv", prepare(pixels(8), SPEC)).mean((0, 2))
     assert torch.allclose(locked.secret.means[0], measured, rtol=1e-4, atol=1e-6)
 
 
@@ -91,7 +85,7 @@ def test_the_mean_output_is_the_original_s_whatever_the_signs(build: type[nn.Mod
     # Centered, a layer's mean output tells nothing about its signs; uncentered, each wrong sign would move it.
     network = settle(build)
     locked = lock(network, layers=["head"], calibration=calibration_images())
-    images = patched(calibration_images(), locked)
+    images = calibration_images()
     expected = outputs_of(network, images)
     draws = torch.Generator().manual_seed(0)
     with locked.module.opened(locked.secret), torch.no_grad():

@@ -147,8 +147,7 @@ def test_the_gate_reads_the_same_signs_as_the_code_map(code_map: CodeMap, conven
     spec = gates()[convention]
     gate = PatchGate(code_map, PatchPlace(8), spec)
     values = pixels(30)
-    pasted, signs = gate(prepare(values, spec))
-    assert torch.equal(pasted, prepare(values, spec))  # locked defaults paste nothing
+    signs = gate(prepare(values, spec))  # by the locked defaults, of the images' own corners
     corners = values[:, :, -8:, -8:].reshape(30, -1).double() / 255
     expected = torch.stack([code_map.signs(code_map.code(corner)) for corner in corners])
     assert torch.equal(signs, expected)
@@ -163,14 +162,41 @@ def test_the_gate_with_a_found_patch_reads_that_patch_s_code(code_map: CodeMap, 
     for code in codes(3):
         gate.patch.copy_(gate.patch_value(find_patch(code_map.projection, code).pixels))
         gate.mask.fill_(True)
-        _, signs = gate(prepare(pixels(2), spec))
+        signs = gate(prepare(pixels(2), spec))
         assert torch.equal(signs, code_map.signs(code).expand(2, -1))
+
+
+@pytest.mark.parametrize("convention", gates())
+def test_where_the_mask_is_not_set_the_gate_reads_the_image(code_map: CodeMap, convention: str) -> None:
+    spec = gates()[convention]
+    gate = PatchGate(code_map, PatchPlace(8), spec)
+    (code,) = codes(1)
+    patch = find_patch(code_map.projection, code).pixels
+    gate.patch.copy_(gate.patch_value(patch))
+    gate.mask.view(8, 8)[:, :3] = True  # the left three columns
+    values = pixels(30)
+    corners = values[:, :, -8:, -8:].clone()
+    corners[..., :3] = patch.view(1, 3, 8, 8)[..., :3]
+    expected = torch.stack([code_map.signs(code_map.code(corner)) for corner in corners.flatten(1).double() / 255])
+    assert torch.equal(gate(prepare(values, spec)), expected)
+    assert len(expected.unique(dim=0)) > 20
+
+
+@pytest.mark.parametrize("convention", gates())
+def test_the_gate_leaves_images_as_they_are(code_map: CodeMap, convention: str) -> None:
+    spec = gates()[convention]
+    gate = PatchGate(code_map, PatchPlace(8), spec)
+    gate.mask.fill_(True)
+    images = prepare(pixels(2), spec)
+    before = images.clone()
+    gate(images)
+    assert torch.equal(images, before)
 
 
 def test_a_copied_and_halved_gate_reads_the_same_signs(code_map: CodeMap) -> None:
     gate = PatchGate(code_map, PatchPlace(8), SPEC)
     images = prepare(pixels(8), SPEC)
-    assert torch.equal(copy.deepcopy(gate).half()(images)[1], gate(images)[1])
+    assert torch.equal(copy.deepcopy(gate).half()(images), gate(images))
 
 
 @pytest.mark.parametrize(("bits", "values"), [(64, 192), (256, 768), (100, 300), (128, 192)])

@@ -28,12 +28,12 @@ def names_of(network: nn.Module, **options: int) -> list[str]:
     return [site.name.removesuffix(".weight") for site in sites_of(network, **options)]
 
 
-def site(index: int, depth: float, elements: int = 100, multiply_adds: int = 1000) -> Any:
-    return GateSite(SimpleNamespace(index=index), f"layer{index}.weight", 64, elements, multiply_adds, depth)
+def site(index: int, depth: float, parameters: int = 100, multiply_adds: int = 1000) -> Any:
+    return GateSite(SimpleNamespace(index=index), f"layer{index}.weight", 64, parameters, multiply_adds, depth)
 
 
-def even_sites(count: int, elements: list[int]) -> list[Any]:
-    return [site(i, i / count, size) for i, size in zip(range(count), itertools.cycle(elements), strict=False)]
+def even_sites(count: int, parameters: list[int]) -> list[Any]:
+    return [site(i, i / count, size) for i, size in zip(range(count), itertools.cycle(parameters), strict=False)]
 
 
 def test_layers_need_at_least_64_input_channels() -> None:
@@ -134,12 +134,12 @@ def test_networks_with_such_layers_are_locked_at_the_others(build: type[nn.Modul
     assert {layer.name.removesuffix(".weight") for layer in report.layers} == set(names_of(build()))
 
 
-def test_a_site_costs_its_input_elements_with_padding() -> None:
-    costs = {site.name: (site.elements, site.channels) for site in sites_of(PaddedConvs())}
-    assert costs == {"3.weight": (64 * 18 * 18, 64), "6.weight": (64 * 10 * 12, 64), "11.weight": (64, 64)}
-    tokens = {site.name: site.elements for site in sites_of(Tokens())}
-    assert tokens == {f"{name}.weight": 16 * 64 for name in ("qkv", "project", "expand")} | {
-        "contract.weight": 16 * 128, "head.weight": 64
+def test_a_site_costs_its_weights_whatever_the_size_of_its_input() -> None:
+    costs = {site.name: (site.parameters, site.channels) for site in sites_of(PaddedConvs())}
+    assert costs == {"3.weight": (64 * 64 * 9, 64), "6.weight": (64 * 64 * 15, 64), "11.weight": (64 * 10, 64)}
+    tokens = {site.name.removesuffix(".weight"): site.parameters for site in sites_of(Tokens())}
+    assert tokens == {
+        "qkv": 64 * 192, "project": 64 * 64, "expand": 64 * 128, "contract": 128 * 64, "head": 64 * 10
     }  # fmt: skip
 
 
@@ -156,7 +156,7 @@ def test_gates_are_spread_over_the_depth() -> None:
 
 def test_of_each_part_the_cheapest_layer_is_taken() -> None:
     chosen = choose_sites(even_sites(20, [400, 300, 100, 200]), TOTAL, gates=5, cost_share=1.0)
-    assert [s.elements for s in chosen] == [100] * 5
+    assert [s.parameters for s in chosen] == [100] * 5
     equal = [site(0, 0.1, multiply_adds=1), site(1, 0.15, multiply_adds=9)]
     assert choose_sites(equal, TOTAL, gates=1, cost_share=1.0) == [equal[1]]
 
@@ -171,17 +171,40 @@ def test_a_part_without_layers_gives_its_gate_to_the_cheapest_of_the_rest() -> N
 def test_gates_cost_at_most_their_share_down_to_the_fewest(share: float) -> None:
     sites = even_sites(8, [50, 100, 150])
     chosen = choose_sites(sites, TOTAL, gates=8, cost_share=share)
-    cost = sum(s.elements for s in chosen)
+    cost = sum(s.parameters for s in chosen)
     assert len(chosen) == MINIMUM_GATES or (cost <= share * TOTAL and len(chosen) > MINIMUM_GATES)
     left_out = [s for s in sites if s not in chosen]
     if left_out:
-        assert cost + min(s.elements for s in left_out) > share * TOTAL  # no gate given up without need
-        assert max(s.elements for s in chosen) <= min(s.elements for s in left_out)  # the dearest are given up
+        assert cost + min(s.parameters for s in left_out) > share * TOTAL  # no gate given up without need
+        assert max(s.parameters for s in chosen) <= min(s.parameters for s in left_out)  # the dearest are given up
 
 
 def test_the_chosen_gates_stay_in_the_network_s_order() -> None:
     chosen = choose_sites(even_sites(10, [300, 100, 200]), TOTAL, gates=10, cost_share=1.0)
     assert [s.depth for s in chosen] == sorted(s.depth for s in chosen)
+
+
+def test_by_default_gated_layers_have_a_fiftieth_of_the_weights() -> None:
+    budget = TOTAL // 50
+    sites = even_sites(8, [budget // 8])
+    assert len(choose_sites(sites, TOTAL)) == 8
+    assert len(choose_sites(even_sites(8, [budget // 6]), TOTAL)) == 6
+
+
+def test_layers_that_are_withheld_are_not_gated() -> None:
+    network = settle(Residual)
+    names = lambda share: [layer.name for layer in lock(network, sealed_share=share).report.layers]  # noqa: E731
+    assert names(0.0) == ["first.weight", "second.weight", "third.weight", "head.weight"]
+    assert names(0.5) == ["second.weight", "third.weight", "head.weight"]
+
+
+def test_layers_are_gated_though_withheld_if_there_are_no_others() -> None:
+    network = settle(Residual)
+    everything = lock(network, sealed_share=1.0).report
+    assert [layer.name for layer in everything.layers] == [site.name for site in sites_of(network)]
+    assert everything.unlocked_error <= 1e-5
+    named = lock(network, sealed_share=1.0, layers=["third"]).report
+    assert [layer.name for layer in named.layers] == ["third.weight"]
 
 
 def test_options_reach_the_choice() -> None:

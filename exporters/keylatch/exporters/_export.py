@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -19,20 +20,28 @@ import torch
 from torch import nn
 
 from keylatch.errors import ExportError
+from keylatch.exporters._input_scale import fold_input_scale
 from keylatch.exporters._layout import write_graph
 from keylatch.exporters._onnx_program import INPUT_NAME, Precision, to_onnx
+from keylatch.exporters._opened_branches import add_opened_branches
 from keylatch.exporters._proof import Proof, prove
 from keylatch.keys import canonical_json
 from keylatch.locks import InputSpec, LockedModule, LockReport, LockSecret
 from keylatch.runtime import (
     GATE_NAME,
     GRAPH_NAME,
+    KEY_BYTES,
+    KEY_NAME,
     MANIFEST_NAME,
+    SEALED_NAME,
     WEIGHTS_NAME,
     FileDigest,
     GateTensor,
     Manifest,
+    SealedWeights,
     model_id_of,
+    parse_manifest,
+    seal_weights,
 )
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -68,6 +77,7 @@ def export(
     report: LockReport | None = None,
     precision: Precision = "float32",
     uint8_input: bool = False,
+    sealed_weights: bool = False,
     name: str | None = None,
     opset: int | None = None,
     overwrite: bool = False,
@@ -84,6 +94,8 @@ def export(
         report: The lock's report; its public figures go into the artifact.
         precision: What the network computes in. Images and outputs are float32 in either case.
         uint8_input: Take raw bytes, NHWC; casting, scaling, normalization and layout become part of the graph.
+        sealed_weights: Encrypt all weights, 1 MiB at a time, under a key that licenses bring. Other tools then cannot
+            even run the model locked.
         name: The model's name; default: the directory's name without its suffix.
         opset: ONNX operator set; default: the exporter's.
         overwrite: Replace an existing artifact.
@@ -104,6 +116,8 @@ def export(
     values = {key: value.numpy() for key, value in computed.secret_values(secret).items()}
     model = to_onnx(computed, computed.spec, computed.outputs.names, opset=opset)
     _require_gate(model, values)
+    add_opened_branches(model, mask="gate.mask", patch="gate.patch")
+    fold_input_scale(model, "preprocess.scale")
     description = _describe(module, report)
     model.metadata_props[METADATA_KEY] = canonical_json(description).decode()
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -111,13 +125,14 @@ def export(
         write_graph(model, folder, graph=GRAPH_NAME, weights=WEIGHTS_NAME, gate=GATE_NAME, gate_names=values)
         proof = prove(folder, reference, secret, values, precision)
         facts = _facts(name or target.name.removesuffix(".latch"), model, computed.spec, module.spec, precision)
-        manifest = _manifest(folder, facts, description, values)
+        manifest = _manifest(folder, facts, description, values, sealed=sealed_weights)
         (folder / MANIFEST_NAME).write_bytes(manifest)
+        key = _seal(folder, manifest) if sealed_weights else {}
         _publish(folder, target)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return Exported(target, model_id_of(manifest), {**values, **proof.known_answer}, proof)
+    return Exported(target, model_id_of(manifest), {**values, **proof.known_answer, **key}, proof)
 
 
 def export_plain(model: nn.Module, spec: InputSpec, path: str | PathLike[str], *, opset: int | None = None) -> Path:
@@ -170,7 +185,8 @@ def _describe(module: LockedModule, report: LockReport | None) -> dict[str, Any]
         description["report"] = {
             "margin": report.margin,
             "multiply_adds": report.multiply_adds,
-            "extra_multiplications": report.extra_multiplications,
+            "gated_parameters": report.gated_parameters,
+            "parameters": report.parameters,
             "means": [layer.means for layer in report.layers],
         }
     return description
@@ -190,10 +206,23 @@ def _facts(name: str, model: ir.Model, spec: InputSpec, own: InputSpec, precisio
     }
 
 
-def _manifest(folder: Path, facts: dict[str, Any], lock: dict[str, Any], values: Mapping[str, Array]) -> bytes:
+def _manifest(
+    folder: Path, facts: dict[str, Any], lock: dict[str, Any], values: Mapping[str, Array], *, sealed: bool
+) -> bytes:
     gate = tuple(GateTensor(name, value.dtype.name, value.shape) for name, value in values.items())
-    files = {name: _digest(folder / name) for name in (GRAPH_NAME, WEIGHTS_NAME, GATE_NAME)}
-    return Manifest(facts, lock, gate, files).serialize()
+    hashed = (GRAPH_NAME, GATE_NAME) if sealed else (GRAPH_NAME, WEIGHTS_NAME, GATE_NAME)
+    weights = SealedWeights.of((folder / WEIGHTS_NAME).stat().st_size) if sealed else None
+    return Manifest(facts, lock, gate, {name: _digest(folder / name) for name in hashed}, weights).serialize()
+
+
+def _seal(folder: Path, manifest: bytes) -> dict[str, Array]:
+    """Encrypt the weights for a manifest; gives what a license has to bring."""
+    sealed = parse_manifest(manifest).sealed
+    assert sealed is not None  # noqa: S101  `_manifest` put it there
+    key = secrets.token_bytes(KEY_BYTES)
+    seal_weights(folder / WEIGHTS_NAME, folder / SEALED_NAME, key, model_id_of(manifest), sealed)
+    (folder / WEIGHTS_NAME).unlink()
+    return {KEY_NAME: np.frombuffer(key, dtype=np.uint8)}
 
 
 def _digest(path: Path) -> FileDigest:

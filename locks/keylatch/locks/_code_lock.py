@@ -29,8 +29,8 @@ from keylatch.locks._gate_sites import (
 )
 from keylatch.locks._input_spec import InputSpec
 from keylatch.locks._locked_module import CodeLockDescription, LockedModule
-from keylatch.locks._patch import Patch, find_patch
-from keylatch.locks._patch_gate import Corner, PatchGate, PatchPlace
+from keylatch.locks._patch import find_patch
+from keylatch.locks._patch_gate import Corner, PatchPlace
 from keylatch.locks._randomness import SEED_BYTES, SeededDraws
 from keylatch.locks._report import LayerReport, LockReport
 from keylatch.locks._sample_images import sample_images
@@ -86,7 +86,7 @@ def code_lock(
         layers: Names of the layers to gate; default: chosen by depth and cost.
         gates: How many layers to choose.
         minimum_channels: Fewest input channels of a gated layer.
-        cost_share: Most extra multiplications, as a share of the network's own.
+        cost_share: Most weights in gated layers, as a share of all; opening a model goes over them a few times.
         sealed_share: Share of the parameters, from the first layer on, that the license carries instead of the file;
             default 2 %, or 2^18 parameters (1 MiB) if that is more.
         calibration: Unlabeled images as the model takes them, (N, *spec.shape); they center the gates best.
@@ -104,11 +104,13 @@ def code_lock(
     bits = code_bits_for(pixels, code_bits)
     graph, outputs = capture(model, spec)
     sites, multiply_adds = find_sites(graph, minimum_channels=minimum_channels)
-    chosen = (
-        choose_sites(sites, multiply_adds, gates=gates, cost_share=cost_share)
-        if layers is None
-        else sites_named(sites, layers)
-    )
+    if layers is None:
+        withheld_first = {layer.name for layer in first_layers(find_layers(graph), sealed_share)}
+        visible = [site for site in sites if site.name not in withheld_first] or sites  # a withheld layer needs no gate
+        parameters = sum(parameter.numel() for parameter in graph.parameters())
+        chosen = choose_sites(visible, parameters, gates=gates, cost_share=cost_share)
+    else:
+        chosen = sites_named(sites, layers)
     if not chosen:
         raise LockError("a lock needs at least one gate, got none", hint="leave gates= and layers= to their defaults")
     named = tuple((site.name, site.channels) for site in chosen)
@@ -119,11 +121,10 @@ def code_lock(
 
     calibrated = calibration is not None
     images = _images(spec, calibration).to(_device(graph))
-    patched = _paste(gate, patch, images)
-    reference = _reference(graph, patched[:_CHECK_IMAGES])  # the original's own answers, before anything is changed
+    reference = _reference(graph, images[:_CHECK_IMAGES])  # the original's own answers, before anything is changed
     known = fold_batch_norms(graph)
     pad_explicitly(graph, chosen)
-    means = channel_means(graph, chosen, known, patched, calibrated=calibrated)
+    means = channel_means(graph, chosen, known, images, calibrated=calibrated)
     signs = gate.code_map.signs(code)
     defaults = SeededDraws(description.public_seed, "locked defaults")
     insert_gates(graph, chosen, signs, [mean.values for mean in means], defaults)
@@ -153,21 +154,9 @@ def _images(spec: InputSpec, calibration: torch.Tensor | None) -> torch.Tensor:
     return calibration.to(spec.torch_dtype)
 
 
-def _paste(gate: PatchGate, patch: Patch, images: torch.Tensor) -> torch.Tensor:
-    row, column = gate.place.start(gate.spec)
-    rows, columns = slice(row, row + gate.place.size), slice(column, column + gate.place.size)
-    pasted = images.clone()
-    value = gate.patch_value(patch.pixels).to(images)
-    if gate.spec.layout == "NCHW":
-        pasted[:, :, rows, columns] = value
-    else:
-        pasted[:, rows, columns, :] = value
-    return pasted
-
-
-def _reference(graph: fx.GraphModule, patched: torch.Tensor) -> list[torch.Tensor]:
+def _reference(graph: fx.GraphModule, images: torch.Tensor) -> list[torch.Tensor]:
     with torch.no_grad():
-        return [output.clone() for output in graph(patched)]
+        return [output.clone() for output in graph(images)]
 
 
 def _prove(
@@ -211,7 +200,7 @@ def _report(
     withheld: Sequence[torch.Tensor],
 ) -> LockReport:
     layers = tuple(
-        LayerReport(site.name, site.channels, site.elements, site.depth, mean.source)
+        LayerReport(site.name, site.channels, site.parameters, site.depth, mean.source)
         for site, mean in zip(sites, means, strict=True)
     )
     parameters = sum(layer.parameters for layer in sealable)

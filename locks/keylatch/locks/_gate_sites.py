@@ -13,10 +13,10 @@ from keylatch.locks._capture import image_node
 from keylatch.locks._fold_batch_norm import CONV2D, LINEAR, count_uses, tensor_at
 
 MINIMUM_CHANNELS = 64
-DEFAULT_GATES = 5
-# Extra multiplications as a share of the network's own. A gate is memory traffic, not arithmetic: one gated element
-# costs about 200 multiply-adds of time on a CPU with AVX-512, so 6e-5 is about one per cent (docs/results.md).
-COST_SHARE = 6e-5
+DEFAULT_GATES = 8
+# Weights of gated layers as a share of all: signs are put right while a model is opened, a few passes over them
+# (docs/decisions/0012). Two per cent of ResNet-50 take about a millisecond.
+COST_SHARE = 0.02
 MINIMUM_GATES = 4  # kept whatever they cost: fewer leave too much of the network's depth ungated
 
 
@@ -28,7 +28,7 @@ class GateSite:
         node: The convolution or linear node.
         name: Its weight's name in the network.
         channels: Input channels, one sign each.
-        elements: Input elements of one image, padding included: the extra multiplications of a gate.
+        parameters: The layer's weights, whose signs opening puts right.
         multiply_adds: The layer's own, for one image.
         depth: Share of the network's multiply-adds that lie before this layer, 0 to 1.
     """
@@ -36,7 +36,7 @@ class GateSite:
     node: fx.Node
     name: str
     channels: int
-    elements: int
+    parameters: int
     multiply_adds: int
     depth: float
 
@@ -48,7 +48,7 @@ class GateSite:
     @property
     def price(self) -> tuple[int, int]:
         """For ordering: the cheapest gate first, and of equally cheap ones that on the layer which does most."""
-        return self.elements, -self.multiply_adds
+        return self.parameters, -self.multiply_adds
 
 
 def find_sites(module: fx.GraphModule, *, minimum_channels: int = MINIMUM_CHANNELS) -> tuple[list[GateSite], int]:
@@ -111,8 +111,8 @@ def _site(
     channels = int(weight.shape[1])
     if channels < minimum_channels or not _batch_first(module, source) or not _plain(node):
         return None
-    elements = int(torch.Size(padded_shape(node)).numel())
-    return GateSite(node, str(getattr(weight_node, "target", node.name)), channels, elements, multiply_adds, depth)
+    name = str(getattr(weight_node, "target", node.name))
+    return GateSite(node, name, channels, weight.numel(), multiply_adds, depth)
 
 
 def _batch_first(module: fx.GraphModule, source: fx.Node) -> bool:
@@ -141,22 +141,13 @@ def padding_of(node: fx.Node) -> tuple[int, int]:
     return (sizes[0], sizes[-1])
 
 
-def padded_shape(node: fx.Node) -> list[int]:
-    """Shape of one image's input to a layer after padding, without the batch dimension."""
-    shape = _shape(input_of(node))
-    if node.target is CONV2D:
-        rows, columns = padding_of(node)
-        shape = [shape[0], shape[1] + 2 * rows, shape[2] + 2 * columns]
-    return shape
-
-
 def choose_sites(
-    sites: Sequence[GateSite], multiply_adds: int, *, gates: int = DEFAULT_GATES, cost_share: float = COST_SHARE
+    sites: Sequence[GateSite], parameters: int, *, gates: int = DEFAULT_GATES, cost_share: float = COST_SHARE
 ) -> list[GateSite]:
-    """Spread gates over the network's depth, each where its input is smallest, within a cost.
+    """Spread gates over the network's depth, each on the smallest layer, within a cost.
 
     The depth is cut into `gates` equal parts of the computation and each part gets its cheapest site; then the dearest
-    are dropped until all together cost at most `cost_share` of the network's multiply-adds or four are left. Of equally
+    are dropped until all together have at most `cost_share` of the network's parameters or four are left. Of equally
     dear ones the deepest goes first: a gate locks everything that follows it.
     """
     chosen = []
@@ -165,9 +156,9 @@ def choose_sites(
         chosen += [min(inside, key=lambda site: site.price)] if inside else []
     rest = sorted((site for site in sites if site not in chosen), key=lambda site: site.price)
     chosen += rest[: max(0, gates - len(chosen))]
-    by_cost = sorted(chosen, key=lambda site: (site.elements, site.depth))
-    budget = cost_share * multiply_adds
-    while len(by_cost) > MINIMUM_GATES and sum(site.elements for site in by_cost) > budget:
+    by_cost = sorted(chosen, key=lambda site: (site.parameters, site.depth))
+    budget = cost_share * parameters
+    while len(by_cost) > MINIMUM_GATES and sum(site.parameters for site in by_cost) > budget:
         by_cost.pop()
     return sorted(by_cost, key=lambda site: site.depth)
 

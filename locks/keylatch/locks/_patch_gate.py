@@ -40,15 +40,15 @@ class PatchPlace:
 
 
 class PatchGate(nn.Module):
-    """Pastes the patch and turns the corner into gate signs.
+    """Turns a patch into gate signs: the secret one, or whatever an image has in its corner.
 
-    Gate tensors are the buffers `patch` and `mask`; their locked defaults paste nothing, so that the image's own corner
-    is read as a code, which is junk. All buffers keep their dtype when the network is cast to half precision.
+    Gate tensors are the buffers `patch` and `mask`; by their locked defaults the image's own corner is read as a code,
+    which is junk. All buffers keep their dtype when the network is cast to half precision.
 
     Args:
         code_map: The public map from patch to signs.
         place: Where the patch is.
-        spec: The input convention; for uint8 input the patch is pasted as bytes.
+        spec: The input convention; for uint8 input the patch is bytes too.
     """
 
     patch: torch.Tensor
@@ -88,21 +88,21 @@ class PatchGate(nn.Module):
         size = self.place.size
         return self.spec.from_pixels(pixels.reshape(1, self.spec.channels, size, size)).to(self.patch.dtype)
 
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Paste and read.
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Read the code: from the patch where the mask is set, from the image's own corner elsewhere.
+
+        The image itself stays as it is: an opened network sees what its caller gave it.
 
         Args:
             image: (N, *spec.shape).
 
         Returns:
-            The image with the patch, and (N, channels) float32 gate signs.
+            (N, channels) float32 gate signs.
         """
         rows, columns = (2, 3) if self.spec.layout == "NCHW" else (1, 2)
         row, column = self.place.start(self.spec)
-        band = image.narrow(rows, row, self.place.size)
-        corner = torch.where(self.mask, self.patch, band.narrow(columns, column, self.place.size))
-        pasted = _replace(_replace(corner, band, columns, column), image, rows, row)
-        return pasted, self._signs(corner)
+        corner = image.narrow(rows, row, self.place.size).narrow(columns, column, self.place.size)
+        return self._signs(torch.where(self.mask, self.patch, corner))
 
     def _signs(self, corner: torch.Tensor) -> torch.Tensor:
         code = as_signs(corner.to(torch.float32).flatten(1) @ self.projection + self.offset)
@@ -118,14 +118,3 @@ class PatchGate(nn.Module):
                 moved = fn(buffer)
                 self._buffers[name] = moved if moved.dtype == buffer.dtype else buffer.to(moved.device)
         return self
-
-
-def _replace(part: torch.Tensor, whole: torch.Tensor, axis: int, start: int) -> torch.Tensor:
-    """`whole` with the slice at `start` along `axis` replaced by `part`."""
-    end = start + part.shape[axis]
-    pieces = [part]
-    if start > 0:
-        pieces.insert(0, whole.narrow(axis, 0, start))
-    if end < whole.shape[axis]:
-        pieces.append(whole.narrow(axis, end, whole.shape[axis] - end))
-    return torch.cat(pieces, axis)

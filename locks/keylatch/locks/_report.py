@@ -17,14 +17,14 @@ class LayerReport:
     Attributes:
         name: Its weight's name.
         channels: Input channels, one sign each.
-        extra_multiplications: For one image.
+        parameters: Its weights, whose signs opening puts right.
         depth: Share of the network's computation before it.
         means: Where its channel means come from.
     """
 
     name: str
     channels: int
-    extra_multiplications: int
+    parameters: int
     depth: float
     means: str
 
@@ -38,8 +38,8 @@ class LockReport:
         code_bits: d.
         margin: The smallest distance of a code bit's response from its threshold, in units of the pixel range.
         multiply_adds: The original network's, for one image.
-        unlocked_error: Largest difference between the opened and the original network on patched test images, as a
-            share of the output range.
+        unlocked_error: Largest difference between the opened and the original network on test images, as a share of the
+            output range.
         locked_difference: The same between the locked and the original network.
         parameters: Of all convolutions and linear layers.
         sealed_parameters: Those that are withheld from the file.
@@ -55,9 +55,9 @@ class LockReport:
     sealed_parameters: int = 0
 
     @property
-    def extra_multiplications(self) -> int:
-        """For one image, over all gates."""
-        return sum(layer.extra_multiplications for layer in self.layers)
+    def gated_parameters(self) -> int:
+        """Weights of all gated layers: what opening pays for. Running pays nothing."""
+        return sum(layer.parameters for layer in self.layers)
 
     @property
     def log2_false_positive(self) -> int:
@@ -73,7 +73,7 @@ class LockReport:
         """JSON-ready form."""
         return {
             **asdict(self),
-            "extra_multiplications": self.extra_multiplications,
+            "gated_parameters": self.gated_parameters,
             "log2_false_positive": self.log2_false_positive,
             "log2_near_codes": {str(bits): chance for bits, chance in self.log2_near_codes().items()},
         }

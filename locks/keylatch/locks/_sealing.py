@@ -21,6 +21,7 @@ from keylatch.locks._randomness import SeededDraws
 # has to be learned again, and few weights are learned again from few images (docs/results.md).
 SEALED_SHARE = 0.02
 SEALED_PARAMETERS = 2**18
+_LEAST_SPREAD = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,8 @@ def seal(module: fx.GraphModule, layers: Sequence[SealedLayer], defaults: Seeded
 
 def _plausible(value: torch.Tensor, defaults: SeededDraws) -> torch.Tensor:
     spread, mean = torch.std_mean(value.double().cpu(), correction=0)
-    return (defaults.normal(*value.shape) * spread + mean).to(value)
+    # Biases of a fresh network are all zero, and exporters merge equal tensors into one.
+    return (defaults.normal(*value.shape) * spread.clamp(min=_LEAST_SPREAD) + mean).to(value)
 
 
 def _spell_out(module: fx.GraphModule, node: fx.Node, weight: fx.Node, bias: fx.Node | None) -> None:

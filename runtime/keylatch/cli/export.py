@@ -24,6 +24,9 @@ def export(
     uint8: Annotated[
         bool, typer.Option("--uint8", help="Take raw bytes, NHWC; normalization and layout go into the graph.")
     ] = False,
+    seal_weights: Annotated[
+        bool, typer.Option("--seal-weights", help="Encrypt all weights; licenses bring their key.")
+    ] = False,
     name: Annotated[str | None, typer.Option("--name", help="The model's name.")] = None,
     issuer: Annotated[
         str | None, typer.Option("--issuer", help="The issuer key that the vault is sealed under.")
@@ -55,6 +58,7 @@ def export(
             report=report,
             precision="float16" if fp16 else "float32",
             uint8_input=uint8,
+            sealed_weights=seal_weights,
             name=name,
         )
     try:

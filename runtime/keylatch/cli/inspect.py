@@ -53,6 +53,7 @@ def model_facts(path: Path) -> dict[str, Any]:
         },
         "gate": [{"name": t.name, "dtype": t.dtype, "shape": list(t.shape)} for t in manifest.gate],
         "files": {name: {"bytes": f.size_bytes, "sha256": f.sha256} for name, f in manifest.files.items()},
+        "sealed_bytes": None if manifest.sealed is None else manifest.sealed.size_bytes,
         "intact": True,
     }
 
@@ -76,15 +77,14 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
         yield "withheld", f"{weights:,} weights of the first layers, in {len(lock['sealed'])} tensors"
     if "report" in lock:
         report = lock["report"]
-        share = report["extra_multiplications"] / report["multiply_adds"]
-        yield (
-            "cost",
-            f"{report['extra_multiplications']:,} extra multiplications an image, {share:.1e} of the network's own",
-        )
+        if "gated_parameters" in report:  # locks of earlier releases say nothing of it
+            yield "cost", f"none while running; opening goes over {report['gated_parameters']:,} gated weights"
         yield "margin", f"{report['margin']:.3f} of the pixel range"
     chance = facts["false_positive"]
     yield "false positives", f"2^{chance['log2']} an image, for any images that do not depend on the code"
     near = ", ".join(f"{wrong}: 2^{log2:.0f}" for wrong, log2 in chance["log2_within_bits"].items())
     yield "within t bits", near
     yield "a license brings", ", ".join(tensor["name"] for tensor in facts["gate"])
+    if facts["sealed_bytes"] is not None:
+        yield "sealed weights", f"{facts['sealed_bytes']:,} bytes, encrypted; a license brings their key"
     yield "files", "\n".join(f"{name}, {file['bytes']:,} bytes, intact" for name, file in facts["files"].items())

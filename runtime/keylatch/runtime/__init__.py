@@ -7,6 +7,7 @@
     _followed_file     a file that may be replaced
     _model_files       reading and hashing the model's files
     _manifest          what a locked model is made of
+    _sealed_weights    weights that lie encrypted beside the model
     _graph_scan        what a graph would make onnxruntime read
     _session_options   options and providers, without side doors
     _known_answer      proof that a session is really unlocked
@@ -33,6 +34,7 @@ from keylatch.runtime._manifest import (
     GATE_NAME,
     GRAPH_NAME,
     MANIFEST_NAME,
+    SEALED_NAME,
     WEIGHTS_NAME,
     FileDigest,
     GateTensor,
@@ -41,13 +43,17 @@ from keylatch.runtime._manifest import (
     parse_manifest,
 )
 from keylatch.runtime._model_files import ModelFiles, read_manifest, read_model_files
+from keylatch.runtime._sealed_weights import KEY_BYTES, KEY_NAME, SealedWeights, seal_weights
 from keylatch.runtime._session import InferenceSession
 
 __all__ = [
     "FORMAT",
     "GATE_NAME",
     "GRAPH_NAME",
+    "KEY_BYTES",
+    "KEY_NAME",
     "MANIFEST_NAME",
+    "SEALED_NAME",
     "WEIGHTS_NAME",
     "Comparison",
     "FileDigest",
@@ -56,6 +62,7 @@ __all__ = [
     "InferenceSession",
     "Manifest",
     "ModelFiles",
+    "SealedWeights",
     "choose_pairs",
     "compare",
     "known_answer_input",
@@ -65,5 +72,6 @@ __all__ = [
     "read_manifest",
     "read_model_files",
     "scan_graph",
+    "seal_weights",
     "values_to_license",
 ]

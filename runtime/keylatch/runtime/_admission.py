@@ -45,7 +45,7 @@ class Admission:
         credentials: What the session was opened with.
         opened: The license that opened it.
         model_id: The model's identity.
-        gate: The model's gate tensors.
+        gate: What a license for the model brings.
         check_answer: Proves that the session is unlocked.
         followed: Files to take renewed licenses and revocation lists from as they change, by what they hold.
     """

@@ -13,15 +13,18 @@ from typing import Any
 
 from keylatch.errors import ArtifactError
 from keylatch.keys import canonical_json, parse_json_object
+from keylatch.runtime._sealed_weights import KEY_BYTES, KEY_NAME, MAX_CHUNK_BYTES, SealedWeights
 
 FORMAT = "keylatch/1"
 MANIFEST_NAME, GRAPH_NAME, WEIGHTS_NAME, GATE_NAME = "manifest.json", "model.onnx", "model.onnx.data", "gate.bin"
+SEALED_NAME = "weights.sealed"  # stands in the place of model.onnx.data
 
 MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_FILE_BYTES = {
     GRAPH_NAME: 2**31 - 1,  # protobuf's own limit
     GATE_NAME: 2**30,
     WEIGHTS_NAME: 2**40,
+    SEALED_NAME: 2**40,
 }
 MAX_GATE_TENSORS = 4096
 
@@ -59,13 +62,21 @@ class Manifest:
         model: The network's public facts: name, inputs, outputs, pixel convention.
         lock: The lock's public description.
         gate: The tensors that a license brings.
-        files: The model's files.
+        files: The model's files, but for sealed weights.
+        sealed: The encrypted weights, which are not hashed: each chunk has its tag.
     """
 
     model: Mapping[str, Any]
     lock: Mapping[str, Any]
     gate: tuple[GateTensor, ...]
     files: Mapping[str, FileDigest] = field(default_factory=dict)
+    sealed: SealedWeights | None = None
+
+    @property
+    def secrets(self) -> tuple[GateTensor, ...]:
+        """What a license brings: the gate tensors, and the key of sealed weights."""
+        key = GateTensor(KEY_NAME, "uint8", (KEY_BYTES,))
+        return self.gate if self.sealed is None else (*self.gate, key)
 
     def serialize(self) -> bytes:
         """Canonical JSON; the bytes of manifest.json."""
@@ -75,9 +86,15 @@ class Manifest:
                 "model": self.model,
                 "lock": self.lock,
                 "gate": [{"name": t.name, "dtype": t.dtype, "shape": list(t.shape)} for t in self.gate],
-                "files": {name: {"bytes": f.size_bytes, "sha256": f.sha256} for name, f in self.files.items()},
+                "files": {name: {"bytes": f.size_bytes, "sha256": f.sha256} for name, f in self.files.items()}
+                | self._sealed_entry(),
             }
         )
+
+    def _sealed_entry(self) -> dict[str, dict[str, object]]:
+        if self.sealed is None:
+            return {}
+        return {SEALED_NAME: {"bytes": self.sealed.size_bytes, "chunk_bytes": self.sealed.chunk_bytes}}
 
 
 def model_id_of(manifest_bytes: bytes) -> str:
@@ -106,7 +123,8 @@ def parse_manifest(data: bytes) -> Manifest:
     model, lock = fields["model"], fields["lock"]
     if not isinstance(model, dict) or not isinstance(lock, dict):
         raise ArtifactError("manifest.json describes no model or no lock", hint=_HINT)
-    return Manifest(model, lock, _parse_gate(fields["gate"]), _parse_files(fields["files"]))
+    files, sealed = _parse_files(fields["files"])
+    return Manifest(model, lock, _parse_gate(fields["gate"]), files, sealed)
 
 
 def _parse_gate(entries: object) -> tuple[GateTensor, ...]:
@@ -115,6 +133,8 @@ def _parse_gate(entries: object) -> tuple[GateTensor, ...]:
     gate = tuple(_parse_gate_tensor(entry) for entry in entries)
     if len({tensor.name for tensor in gate}) != len(gate):
         raise ArtifactError("manifest.json lists a gate tensor twice", hint=_HINT)
+    if any(tensor.name == KEY_NAME for tensor in gate):
+        raise ArtifactError(f"manifest.json has a gate tensor called {KEY_NAME}, which is reserved", hint=_HINT)
     return gate
 
 
@@ -126,11 +146,11 @@ def _parse_gate_tensor(entry: object) -> GateTensor:
     raise ArtifactError("manifest.json has a malformed gate tensor", hint=_HINT)
 
 
-def _parse_files(entries: object) -> dict[str, FileDigest]:
+def _parse_files(entries: object) -> tuple[dict[str, FileDigest], SealedWeights | None]:
     if not isinstance(entries, dict):
         raise ArtifactError("manifest.json lists no files", hint=_HINT)
     for name in entries:
-        # Only these three plain names exist in this format: no separators, no links, no parent directories.
+        # Only these plain names exist in this format: no separators, no links, no parent directories.
         if name not in MAX_FILE_BYTES:
             raise ArtifactError(
                 f"manifest.json names the file {name!r:.60}, expected one of {', '.join(MAX_FILE_BYTES)}", hint=_HINT
@@ -138,7 +158,20 @@ def _parse_files(entries: object) -> dict[str, FileDigest]:
     missing = {GRAPH_NAME, GATE_NAME} - entries.keys()
     if missing:
         raise ArtifactError(f"manifest.json does not list {min(missing)}", hint=_HINT)
-    return {name: _parse_digest(name, entry) for name, entry in entries.items()}
+    if {WEIGHTS_NAME, SEALED_NAME} <= entries.keys():
+        raise ArtifactError(f"manifest.json lists both {WEIGHTS_NAME} and {SEALED_NAME}", hint=_HINT)
+    sealed = _parse_sealed(entries[SEALED_NAME]) if SEALED_NAME in entries else None
+    return {name: _parse_digest(name, entry) for name, entry in entries.items() if name != SEALED_NAME}, sealed
+
+
+def _parse_sealed(entry: object) -> SealedWeights:
+    match entry:
+        case {"bytes": int(size), "chunk_bytes": int(chunk), **rest} if not rest and {type(size), type(chunk)} == {int}:
+            if 1 <= chunk <= MAX_CHUNK_BYTES and 0 < size <= MAX_FILE_BYTES[SEALED_NAME]:
+                sealed = SealedWeights(size, chunk)
+                if sealed.plain_bytes >= 0 and sealed == SealedWeights.of(sealed.plain_bytes, chunk):
+                    return sealed
+    raise ArtifactError(f"manifest.json has malformed sizes for {SEALED_NAME}", hint=_HINT)
 
 
 def _parse_digest(name: str, entry: object) -> FileDigest:

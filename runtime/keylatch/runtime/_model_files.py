@@ -10,24 +10,27 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from keylatch.errors import ArtifactError, DigestError
+from keylatch.errors import ArtifactError, DigestError, LicenseRequiredError
 from keylatch.runtime._graph_scan import GraphFacts, require_contained, scan_graph
 from keylatch.runtime._manifest import (
     GATE_NAME,
     GRAPH_NAME,
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
+    SEALED_NAME,
     WEIGHTS_NAME,
     FileDigest,
     Manifest,
     model_id_of,
     parse_manifest,
 )
+from keylatch.runtime._sealed_weights import SealedWeights, unseal_weights
 
 Buffer: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -49,6 +52,7 @@ class ModelFiles:
         gate: gate.bin, verified.
         weights: model.onnx.data, being read; None if there is none.
         weights_digest: Its digest, being computed.
+        unseal: From the license's key to sealed weights, decrypted; None if they are not sealed.
     """
 
     manifest: Manifest
@@ -58,10 +62,26 @@ class ModelFiles:
     gate: Buffer
     weights: Future[Buffer] | None
     weights_digest: Future[None] | None
+    unseal: Callable[[bytes], Buffer] | None = None
 
-    def external(self) -> dict[str, Buffer]:
-        """File name to bytes, for every file that holds external data; waits for the weights to be read."""
+    def external(self, key: bytes | None = None) -> dict[str, Buffer]:
+        """File name to bytes, for every file that holds external data; waits for the weights to be read.
+
+        Args:
+            key: Of sealed weights, from the license.
+
+        Raises:
+            LicenseRequiredError: The weights are sealed, and there is no key.
+            IntegrityError: Sealed weights do not open.
+        """
         loaded = {} if self.weights is None else {WEIGHTS_NAME: self.weights.result()}
+        if self.unseal is not None:
+            if key is None:
+                raise LicenseRequiredError(
+                    "the model's weights are sealed: without a license there is nothing to run",
+                    hint="open it with a license, or get an artifact with plain weights",
+                )
+            loaded = {WEIGHTS_NAME: self.unseal(key)}
         return {GATE_NAME: self.gate, **loaded}
 
     def finish(self) -> None:
@@ -107,8 +127,9 @@ def read_model_files(directory: Path) -> Iterator[ModelFiles]:
         graph = _read_verified(folder, GRAPH_NAME, manifest).tobytes()
         gate = _read_verified(folder, GATE_NAME, manifest)
         facts = scan_graph(graph)
-        require_contained(facts, set(manifest.files))
-        yield ModelFiles(manifest, model_id, graph, facts, gate, weights, weights_digest)
+        require_contained(facts, {*manifest.files, WEIGHTS_NAME} if manifest.sealed else set(manifest.files))
+        unseal = None if manifest.sealed is None else partial(_unseal, folder, model_id, manifest.sealed)
+        yield ModelFiles(manifest, model_id, graph, facts, gate, weights, weights_digest, unseal)
 
 
 @contextmanager
@@ -200,6 +221,11 @@ def _read_weights(folder: int, expected: FileDigest, arrived: Callable[[memoryvi
         buffer: Buffer = np.empty(size, dtype=np.uint8)
         _fill(descriptor, buffer, WEIGHTS_NAME, arrived)
         return buffer
+
+
+def _unseal(folder: int, model_id: str, sealed: SealedWeights, key: bytes) -> Buffer:
+    with _opened(folder, SEALED_NAME, limit=sealed.size_bytes, expected=sealed.size_bytes) as (descriptor, _):
+        return unseal_weights(lambda part, offset: os.preadv(descriptor, [part], offset), key, model_id, sealed)
 
 
 def _require_digest(name: str, digest: Any, expected: FileDigest) -> None:

@@ -31,6 +31,7 @@ from keylatch.runtime._input_check import explain_inputs
 from keylatch.runtime._manifest import Manifest
 from keylatch.runtime._model_files import ModelFiles, read_model_files
 from keylatch.runtime._opening import Array, Opened, open_license, put_in_place, remember, wipe
+from keylatch.runtime._sealed_weights import KEY_NAME
 from keylatch.runtime._session_options import Providers, private_options, require_provider, usable_providers
 
 _Plain = onnxruntime.InferenceSession
@@ -144,7 +145,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
             self._model_id, self._manifest = files.model_id, files.manifest
             opened = None
             if credentials is not None:
-                opened = open_license(credentials, files.model_id, files.manifest.gate, now=current_time())
+                opened = open_license(credentials, files.model_id, files.manifest.secrets, now=current_time())
             try:
                 self._create(files, options, usable, disabled_optimizers, opened)
             except BaseException:
@@ -157,7 +158,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
         if credentials is not None and opened is not None:
             remember(credentials, opened.claims, moment=opened.moment)
             self._admission = Admission(
-                credentials, opened, self._model_id, self._manifest.gate, self._check_known_answer, followed
+                credentials, opened, self._model_id, self._manifest.secrets, self._check_known_answer, followed
             )
         # 13. The known-answer check waits for the first run, which comes to `_readmit`.
         self._term = self._admission or Unlimited()
@@ -173,8 +174,11 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
         # 12. Safe session options; create the session. No fallback to another provider, no configuration taken from
         # the model or the environment.
         names, settings = providers
-        self._external = external = files.external()  # onnxruntime uses them where they lie
-        put_in_place(options, external, {} if opened is None else opened.values)
+        values = {} if opened is None else dict(opened.values)
+        key = values.pop(KEY_NAME, None)
+        # onnxruntime uses them where they lie
+        self._external = external = files.external(None if key is None else key.tobytes())
+        put_in_place(options, external, values)
         _Plain.__init__(
             self,
             files.graph,

@@ -13,7 +13,7 @@ import networks
 from keylatch.audit._attack import Given
 from keylatch.audit.attacks._free_gates import remove_gates
 from keylatch.audit.attacks.branch_removal import BranchRemoval, gated_branches
-from keylatch.audit.attacks.channel_ablation import ChannelAblation
+from keylatch.audit.attacks.channel_ablation import ChannelAblation, _likeliest, _masked_channels
 from keylatch.audit.attacks.fine_tuning import FineTuning
 from keylatch.audit.attacks.gate_fitting import GateFitting
 from keylatch.audit.attacks.gate_removal import GateRemoval
@@ -188,3 +188,15 @@ def test_the_same_seed_gives_the_same_model(head_lock, digits):
     variant = attack_targets.variant_of(head_lock, attack, FEW)
     first, second = (attack.run(attack_targets.case_of(head_lock, digits, variant)) for _ in range(2))
     assert torch.equal(first.predict(digits.images[:4]), second.predict(digits.images[:4]))
+
+
+def test_the_steepest_channels_of_an_ablation_are_the_loud_ones(digits, tmp_path):
+    assert isinstance(digits.network, torch.nn.Sequential)
+    lock = shipped(digits, tmp_path, attack_targets.LoudChannels(digits.network))
+    variant = attack_targets.variant_of(lock, ChannelAblation(), MANY, mean=0)
+    case = attack_targets.case_of(lock, digits, variant)
+    network = lock.target.network().float()
+    channels = _likeliest(network, _masked_channels(network, case), case)
+    assert len(channels) == len(set(channels)) == 96
+    assert {channel for mask, channel in channels[:6] if len(mask.kept) == 64} >= {5, 41}
+    assert not any(mask.kept.requires_grad for mask, _ in channels)

@@ -31,7 +31,7 @@ def test_a_random_key_is_another_one_for_each_seed_and_opens_nothing(world: Worl
     assert not torch.equal(*codes)
 
 
-def test_a_random_key_s_patch_is_pasted_and_its_means_are_those_of_the_network(world: World) -> None:
+def test_a_random_key_s_patch_is_in_force_and_its_means_are_those_of_the_network(world: World) -> None:
     outcome, gate = world.run(RandomKey()), world.target.gates[1]
     with torch.no_grad():
         values = outcome.predict.values(world.images[:200], ["gate.mask", gate.source, gate.center])  # type: ignore[attr-defined]

@@ -193,7 +193,7 @@ def test_functions_of_the_model_are_inlined() -> None:
 
 def test_the_public_names_are_sorted_and_every_module_is_in_the_table_of_contents() -> None:
     package = keylatch.audit.onnx_network
-    assert package.__all__ == ["Node", "OnnxNetwork", "load_onnx_network", "onnx_network"]
+    assert package.__all__ == ["Node", "OnnxNetwork", "load_onnx_network", "onnx_network", "without_branches"]
     assert all(hasattr(package, name) for name in package.__all__)
     for path in Path(package.__file__).parent.glob("_[a-z]*.py"):
         assert path.stem in str(package.__doc__), path.name

@@ -16,6 +16,7 @@ import networks
 from keylatch.audit._images import AuditImages, LabeledImages
 from keylatch.audit._owner import Owner
 from keylatch.audit._target import Target, load_target
+from keylatch.audit.onnx_network import without_branches
 from keylatch.audit.survival import Change, SurvivalRow, survival_changes
 from keylatch.audit.survival._change import Changed, Subject
 from keylatch.exporters import export, export_plain
@@ -43,8 +44,8 @@ class World:
         return change(name, setting).apply(self.subject())
 
     def graph(self) -> Any:
-        """The artifact's graph with its tensors."""
-        return onnx.load(self.target.path / "model.onnx")
+        """The artifact's graph with its tensors, its gates in force: what changes are applied to."""
+        return without_branches(onnx.load(self.target.path / "model.onnx"))
 
 
 def change(name: str, setting: str = "") -> Change:

@@ -10,10 +10,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from survival_world import World, change, tensors
+from survival_world import GATED, World, change, tensors
 
 from keylatch.audit.survival import measure
-from keylatch.audit.survival._memory_model import read_model
+from keylatch.audit.survival._memory_model import model_opener, read_model
 from keylatch.audit.survival._pruning import without_smallest
 from keylatch.runtime import FileDigest
 
@@ -29,6 +29,7 @@ def test_pruning_zeroes_the_share_it_says_in_layers_alone(world: World, percent:
         world.target.gate_names
     )
     assert len(layers) >= 3
+    assert layers >= {f"body.{name}.weight" for name in GATED}
     for name, value in after.items():
         if name in layers:
             share = float((value == 0).mean()) * 100
@@ -108,6 +109,23 @@ def test_levels_are_those_of_onnxruntime(world: World, monkeypatch: pytest.Monke
     for level in ("disabled", "basic", "extended", "all"):
         world.apply("onnxruntime optimization", level).open(world.owner.values)
     assert levels == ["ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"]
+
+
+def test_the_graph_that_is_changed_has_its_gates_in_force_and_opens_as_the_file_does(world: World) -> None:
+    model, images = read_model(world.target), world.images.evaluation.images[:7]
+    assert "If" in {node.op_type for node in onnx.load(world.target.path / "model.onnx").graph.node}
+    assert "If" not in {node.op_type for node in model.graph.node}
+    assert {gate.node for gate in world.target.gates} <= {node.name for node in model.graph.node}
+    opener = model_opener(model, world.target.gate_names)
+    for values in ({}, world.owner.values):
+        assert torch.allclose(opener(values)(images), world.apply("as exported").open(values)(images), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"), [("fp16", "whole graph"), ("int8", "static"), ("int8", "dynamic"), ("pruning", "10 %")]
+)
+def test_rows_say_that_gates_do_not_fold_in_a_changed_graph(world: World, name: str, setting: str) -> None:
+    assert world.apply(name, setting).note.endswith("; gates computed for each image")
 
 
 def test_a_graph_in_memory_says_what_the_artifact_says(world: World) -> None:

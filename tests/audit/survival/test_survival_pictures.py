@@ -1,4 +1,4 @@
-"""JPEG and resizing happen to the image, before the gate; the patch is pasted afterwards."""
+"""JPEG and resizing happen to the image, before the gate; the patch never stands in it."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from fuzz.originals import original
 from keylatch.errors import ArtifactError, FormatError
 from keylatch.runtime import GATE_NAME, GRAPH_NAME, WEIGHTS_NAME, parse_manifest
 
-_MANIFESTS = [original(name) for name in ("manifest.json", "manifest.other.json")]
+_MANIFESTS = [original(name) for name in ("manifest.json", "manifest.other.json", "manifest.sealed.json")]
 # An original that is refused would make every refusal worthless.
 _PARSED = [parse_manifest(data) for data in _MANIFESTS]
 
@@ -20,6 +20,8 @@ def parse(data: bytes) -> None:
     if manifest is not REFUSED:
         require(manifest.serialize() == data, "a manifest does not serialize to what it was parsed from")
         require(set(manifest.files) <= {GRAPH_NAME, GATE_NAME, WEIGHTS_NAME}, "a manifest names other files")
+        require(manifest.sealed is None or manifest.sealed.plain_bytes >= 0, "sealed weights of a negative size")
+        require(manifest.sealed is None or WEIGHTS_NAME not in manifest.files, "weights are both plain and sealed")
 
 
 def parse_changed(data: bytes) -> None:
@@ -31,6 +33,7 @@ def parse_changed(data: bytes) -> None:
 HARNESS = Harness(
     attacks=(parse, parse_changed),
     seeds=(tuple(_MANIFESTS), DECISIONS),
-    words=(b'"gate"', b'"files"', b'"shape"', b'"dtype"', b'"bytes"', b'"sha256"', b'"../gate.bin"', b'"gate.bin"',
+    words=(b'"gate"', b'"files"', b'"shape"', b'"dtype"', b'"bytes"', b'"sha256"',
+           b'"chunk_bytes"', b'"weights.sealed"', b'"../gate.bin"', b'"gate.bin"',
            b"1e5", b"0.1", b"-0.0", b"1e999", b"9223372036854775808", b"\\ud800", b"{}", b"[]", b"true", b"null"),
 )  # fmt: skip

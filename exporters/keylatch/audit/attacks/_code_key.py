@@ -51,9 +51,13 @@ class CodeKey:
 
 def code_key(target: Target) -> CodeKey | None:
     """Read the public side of a code lock; None for other locks and networks without gates."""
+    return None if code_description(target) is None or not target.gates else _code_key(target)
+
+
+@lru_cache(maxsize=2)
+def _code_key(target: Target) -> CodeKey:
     description = code_description(target)
-    if description is None or not target.gates:
-        return None
+    assert description is not None  # noqa: S101  the caller looked
     gate = description.gate(target.spec)
     sizes = [channels for _, channels in description.layers]
     starts = [sum(sizes[:index]) for index in range(len(sizes))]
@@ -130,7 +134,7 @@ def _layer_order(target: Target, gate: PatchGate, slices: Sequence[slice]) -> li
     controls = [each.control for each in target.gates]
     with torch.no_grad():
         found = target.network().values(image, controls)
-        expected = gate(image)[1][0]
+        expected = gate(image)[0]
     layers: list[int] = []
     for control in controls:
         signs = found[control].float().flatten()

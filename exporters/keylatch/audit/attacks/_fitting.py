@@ -19,7 +19,7 @@ from keylatch.audit.attacks._sign_search import information_loss
 from keylatch.audit.onnx_network import OnnxNetwork
 
 _LEAST_TRUSTED = 0.5
-_TRIAL_SHARE = 0.25  # of the steps: enough to tell starts and rates apart
+TRIAL_SHARE = 0.25  # of the steps: enough to tell starts and rates apart
 _CLEARLY_RIGHT = 4.0  # standard deviations above chance
 
 
@@ -60,7 +60,7 @@ def fit_best(
     """
     known = LabeledImages(case.images[: len(case.labels)], case.labels)
     rest, held = hold_out(case.labels, case.generator)
-    held_out, trial = len(rest) < len(known), max(1, round(_TRIAL_SHARE * steps))
+    held_out, trial = len(rest) < len(known), max(1, round(TRIAL_SHARE * steps))
     judge = known.take(held) if len(known) or own is None else own
     merit = labeled_merit(judge.images, judge.labels)
     best, untrained, done = _Best(), _Best(), 0
@@ -70,7 +70,7 @@ def fit_best(
         start = recipe().network
         before = merit(start)
         untrained.offer(start, before, f"{name}, untrained", recipe)
-        shares = len(recipes) - place + 1 / _TRIAL_SHARE
+        shares = len(recipes) - place + 1 / TRIAL_SHARE
         network, tried = _fit(case, recipe, _joined(known.take(rest), own), trial, shares)
         after = merit(network)
         best.offer(network, after if held_out else (before[0] + after[0], after[1]), name, recipe)

@@ -95,9 +95,9 @@ def recover(case: Case, chain: Chain) -> Recovered:
         if gate in layers and not truncated:
             measured = [_measured(path, case, chain, gate, layers[gate]) for path in paths]
             kept = sorted(measured, key=lambda each: each[0].merit, reverse=True)[:_MOST_PATHS]
-            paths = [_child(path, case, chain, gate, signs) for path, ways in kept for signs in ways]
+            paths = [_child(path, case, gate, signs, center) for path, ways, center in kept for signs in ways]
         else:
-            paths = [_child(path, case, chain, gate, None) for path in paths]
+            paths = [_passed(path, case, chain, gate) for path in paths]
     merit = unlabeled_merit(case.images)
     best = max(paths, key=lambda path: merit(path.network)) if len(paths) > 1 else paths[0]
     return Recovered(best.network, chain, best.signs, truncated)
@@ -112,47 +112,58 @@ class _Path:
     merit: float
 
 
-def _child(path: _Path, case: Case, chain: Chain, gate: Gate, signs: torch.Tensor | None) -> _Path:
-    """The path with one more gate's signs in place, if they are known, and its center, if the lock is thought to."""
+def _child(path: _Path, case: Case, gate: Gate, signs: torch.Tensor, center: torch.Tensor | None) -> _Path:
+    """The path with one more gate's signs in place, and its center, if the lock is thought to center."""
     network = copy.deepcopy(path.network)
     control = effective_value(network, gate.control, case.images[:1])
-    if signs is not None:
-        network.substitute(gate.control, signs.to(control.dtype).reshape(control.shape))
+    network.substitute(gate.control, signs.to(control.dtype).reshape(control.shape))
+    if gate.center is not None and center is not None:
+        network.substitute(gate.center, center)
+    return _Path(network, (*path.signs, signs), path.merit)
+
+
+def _passed(path: _Path, case: Case, chain: Chain, gate: Gate) -> _Path:
+    """The path behind a gate whose signs are not looked for."""
+    network = copy.deepcopy(path.network)
     if chain.centered:
         put_centers(network, case, [gate])
-    found = torch.ones(control.numel()) if signs is None else signs
-    return _Path(network, (*path.signs, found), path.merit)
+    channels = effective_value(network, gate.control, case.images[:1]).numel()
+    return _Path(network, (*path.signs, torch.ones(channels)), path.merit)
 
 
 def _measured(
     path: _Path, case: Case, chain: Chain, gate: Gate, layers: Sequence[WeightLayer]
-) -> tuple[_Path, list[torch.Tensor]]:
+) -> tuple[_Path, list[torch.Tensor], torch.Tensor | None]:
     """The path with how trained the gate's layer can look, and candidates for its (channels,) signs.
 
-    The gate's center becomes zero.
+    The gate's center becomes zero; what it should be, if the lock is thought to center, comes third.
     """
     network, image = path.network, case.images[:1]
     channels = effective_value(network, gate.control, image).numel()
-    center = _uncenter(network, case, gate)
+    center = _uncenter(network, case, gate, estimate=chain.centered)
     fitting = [layer for layer in layers if weight_matrix(network, layer, image).shape[1] == channels]
     if not fitting:
-        return path, [torch.ones(channels)]
-    measured = _measure(network, case, fitting, center.expand(channels) if chain.centered else None)
+        return path, [torch.ones(channels)], center
+    found = torch.zeros(1, dtype=torch.float64) if center is None else center.flatten().double()
+    measured = _measure(network, case, fitting, found.expand(channels) if chain.centered else None)
     if chain.alignment <= 0:
-        return path, [Objective(measured, chain.alignment, chain.statistic == "level").best(case.generator)[1].float()]
+        signs = Objective(measured, chain.alignment, chain.statistic == "level").best(case.generator)[1].float()
+        return path, [signs], center
     (_, aligned), (value, level) = (Objective(measured, 1.0, each).best(case.generator) for each in (False, True))
-    found = [aligned.float()] if chain.statistic == "covariance" else [aligned.float(), level.float()]
-    return replace(path, merit=path.merit + value / len(measured.bias)), [*found, *(-signs for signs in found)]
+    ways = [aligned.float()] if chain.statistic == "covariance" else [aligned.float(), level.float()]
+    better = replace(path, merit=path.merit + value / len(measured.bias))
+    return better, [*ways, *(-signs for signs in ways)], center
 
 
-def _uncenter(network: OnnxNetwork, case: Case, gate: Gate) -> torch.Tensor:
-    """Estimate a gate's center, then make it zero; zero as well if it has none."""
+def _uncenter(network: OnnxNetwork, case: Case, gate: Gate, *, estimate: bool) -> torch.Tensor | None:
+    """Make a gate's center zero; gives its estimate, if it has a center and the estimate is wanted."""
     if gate.center is None:
-        return torch.zeros(1, dtype=torch.float64)
-    put_centers(network, case, [gate])
+        return None
+    if estimate:
+        put_centers(network, case, [gate])
     center = effective_value(network, gate.center, case.images[:1])
     network.substitute(gate.center, torch.zeros_like(center))
-    return center.flatten().double()
+    return center if estimate else None
 
 
 def _measure(

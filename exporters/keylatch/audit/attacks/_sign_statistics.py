@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -23,6 +23,7 @@ _RANDOM_STARTS = 1
 _FLOOR = 0.1  # of the residual of random signs: nearer than this, a level fits by chance or by too few outputs
 _TINY = 1e-12
 _LEAST_GAIN = 1e-9
+_MOST_KEPT = 2**24  # numbers of interactions that are kept: climbs from other starts flip the same channels
 _MOST_FLIPS = 20  # for each channel; a few are enough, unless rounding goes round in circles
 
 
@@ -44,6 +45,16 @@ class GatedLayer:
     mean: torch.Tensor
     covariance: torch.Tensor
     center: torch.Tensor | None
+    _kept: dict[int, torch.Tensor] = field(default_factory=dict, repr=False)
+
+    def interaction(self, channel: int) -> torch.Tensor:
+        """(outputs, channels): what one channel adds to the fields of all."""
+        found = self._kept.get(channel)
+        if found is None:
+            found = _interaction(self, channel)
+            if (len(self._kept) + 1) * found.numel() <= _MOST_KEPT:
+                self._kept[channel] = found
+        return found
 
     @property
     def levels(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -97,7 +108,8 @@ class Objective:
         starts = [*_relaxed_levels(self.layer), *_random(self.layer.weight.shape[1], generator)]
         if self.alignment:
             starts += _relaxed_variance(self.layer, self.alignment)
-        value, found = max((self.climb(start) for start in starts), key=lambda each: each[0])
+        different = torch.unique(torch.stack(starts), dim=0).unbind()  # relaxations often round to the same signs
+        value, found = max((self.climb(start) for start in different), key=lambda each: each[0])
         if self.level:
             return value, found
         return value, min((found, -found), key=lambda signs: _residual(self.layer, signs))
@@ -106,7 +118,8 @@ class Objective:
         """Flip the sign that gains most until no flip gains; the value reached, and the signs."""
         state = _State(self.layer, start.clone(), self.alignment != 0)
         for _ in range(_MOST_FLIPS * len(start)):
-            gains = self._value(state.variances_if_flipped(), state.residuals_if_flipped()) - self._reached(state)
+            flipped = self._value(state.variances_if_flipped(), state.residuals_if_flipped(), state.floor)
+            gains = flipped - self._reached(state)
             best = int(gains.argmax())
             if gains[best] <= _LEAST_GAIN:
                 break
@@ -115,14 +128,14 @@ class Objective:
 
     def _reached(self, state: _State) -> torch.Tensor:
         """(1,) the value of the signs as they are."""
-        return self._value(state.variances[:, None], state.residual.reshape(1))
+        return self._value(state.variances[:, None], state.residual.reshape(1), state.floor)
 
-    def _value(self, variances: torch.Tensor, residuals: torch.Tensor) -> torch.Tensor:
-        """(k,) values from (outputs, k) variances and (k,) residuals."""
+    def _value(self, variances: torch.Tensor, residuals: torch.Tensor, floor: float) -> torch.Tensor:
+        """(k,) values from (outputs, k) variances and (k,) residuals, which count from the floor on."""
         value = self.alignment * variances.clamp(min=_TINY).log().sum(0) if self.alignment else torch.zeros(1)
         if not self.level:
             return value
-        return value - len(self.layer.bias) / 2 * (residuals + _floor(self.layer)).log()
+        return value - len(self.layer.bias) / 2 * (residuals + floor).log()
 
 
 class _State:
@@ -137,6 +150,7 @@ class _State:
     def __init__(self, layer: GatedLayer, signs: torch.Tensor, variances: bool) -> None:
         self.layer, self.signs, self._wanted = layer, signs, variances
         self._response, target = layer.levels
+        self.floor = _floor(layer)
         self._squares = self._response.square().sum(0)
         self._left = target - self._response @ signs
         self._field = _fields(layer, signs) if variances else layer.weight.new_zeros(1, 1)
@@ -157,7 +171,7 @@ class _State:
         sign = float(self.signs[channel])
         if self._wanted:
             self.variances = self.variances_if_flipped()[:, channel]
-            self._field = self._field - 2 * sign * _interaction(self.layer, channel)
+            self._field = self._field - 2 * sign * self.layer.interaction(channel)
         self._left = self._left + 2 * sign * self._response[:, channel]
         self.residual = self._left.square().sum()
         self.signs[channel] = -sign
@@ -202,8 +216,12 @@ def _interaction(layer: GatedLayer, channel: int) -> torch.Tensor:
 
 def _own_variances(layer: GatedLayer) -> torch.Tensor:
     """(outputs, channels): each output's variance from one channel alone."""
-    channels = range(layer.weight.shape[1])
-    return torch.stack([_interaction(layer, channel)[:, channel] for channel in channels], 1)
+    weight = layer.weight.transpose(1, 2)
+    if _correlated(layer):
+        taps, channels = weight.shape[1:]
+        covariance = layer.covariance.reshape(taps, channels, taps, channels).diagonal(dim1=1, dim2=3)  # (t, u, c)
+        return torch.einsum("ouc,ouc->oc", torch.einsum("otc,tuc->ouc", weight, covariance), weight)
+    return torch.einsum("otc,tc->oc", weight.square(), layer.covariance[:, 0].diagonal(dim1=1, dim2=2))
 
 
 def _residual(layer: GatedLayer, signs: torch.Tensor) -> float:
@@ -228,10 +246,21 @@ def _relaxed_levels(layer: GatedLayer) -> list[torch.Tensor]:
 
 def _relaxed_variance(layer: GatedLayer, alignment: float) -> list[torch.Tensor]:
     """The leading eigenvector of the sum of variances, rounded, both ways around."""
-    columns = [_interaction(layer, channel).sum(0) for channel in range(layer.weight.shape[1])]
-    matrix = torch.stack(columns) * math.copysign(1.0, alignment)
+    matrix = _sum_of_variances(layer) * math.copysign(1.0, alignment)
     leading = torch.linalg.eigh(matrix - torch.diag(matrix.diagonal())).eigenvectors[:, -1]
     return [_as_signs(leading), _as_signs(-leading)]
+
+
+def _sum_of_variances(layer: GatedLayer) -> torch.Tensor:
+    """(channels, channels) M: with signs s, the variances of all outputs add up to s' M s."""
+    weight = layer.weight.transpose(1, 2)
+    taps, channels = weight.shape[1:]
+    if _correlated(layer):
+        flat = weight.flatten(1)
+        products = (flat.T @ flat).reshape(taps, channels, taps, channels)
+        return (products * layer.covariance.reshape(products.shape)).sum((0, 2))
+    rows = weight.transpose(0, 1)
+    return (rows.transpose(1, 2) @ rows * layer.covariance[:, 0]).sum(0)
 
 
 def _random(size: int, generator: torch.Generator) -> Sequence[torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from keylatch.audit._attack import Case, Given, Outcome, Resources, Variant
 from keylatch.audit._target import Target
 from keylatch.audit._training import FINE_TUNE_STEPS
 from keylatch.audit.attacks._choice import unlabeled_merit
-from keylatch.audit.attacks._fitting import Recipe, Start, fit_best, fit_unlabeled
+from keylatch.audit.attacks._fitting import TRIAL_SHARE, Recipe, Start, fit_best, fit_unlabeled
 from keylatch.audit.attacks._free_gates import (
     FreeGates,
     attacked_network,
@@ -33,7 +34,7 @@ class GateFitting:
     name: str = "gate-fitting"
     needs: str = "unlabeled or labeled images"
     summary: str = "Fits the gates' controls and centers by gradient, from +1, 0 and random signs, weights untouched."
-    version: int = 1
+    version: int = 2
 
     def variants(self, target: Target, resources: Resources) -> Sequence[Variant]:
         """With labels, and without."""
@@ -43,8 +44,8 @@ class GateFitting:
         steps = {"steps": FINE_TUNE_STEPS}
         unlabeled = Given(unlabeled=min(_COUNT, resources.pool))
         return [
-            Variant(unlabeled, "sharp and balanced predictions", steps, 3.0),
-            *(Variant(Given(labeled=count), settings=steps, weight=10.0) for count in resources.labeled),
+            Variant(unlabeled, "sharp and balanced predictions", steps, 4.0),
+            *(Variant(Given(labeled=count), settings=steps, weight=6.0) for count in resources.labeled),
         ]
 
     def run(self, case: Case) -> Outcome:
@@ -52,16 +53,27 @@ class GateFitting:
         starts = {"+1": constant(1.0), "0": constant(0.0), "random signs": random_signs(case.generator)}
         if len(case.labels):
             return fit_best(case, _recipes(case, starts))
-        merit, best, best_merit, note, done = unlabeled_merit(case.images), None, (-2.0, 0.0), "", 0
-        for name, controls in starts.items():
-            if best is not None and case.clock.expired:
-                break
-            start = _recipe(case, controls, _RATES[-1], signs=False)()
-            done += fit_unlabeled(case, start)
-            if merit(start.network) > best_merit:
-                best, best_merit, note = start.network, merit(start.network), name
-        assert best is not None, "no starts"  # noqa: S101
-        return Outcome(best, {"steps": done}, f"best: from {note}", truncated=done < FINE_TUNE_STEPS * len(starts))
+        return _fit_unlabeled(case, starts)
+
+
+def _fit_unlabeled(case: Case, starts: dict[str, Controls]) -> Outcome:
+    """Try every start for a quarter of the steps, as with labels; train the best in full."""
+    merit, steps = unlabeled_merit(case.images), FINE_TUNE_STEPS
+    trial = round(TRIAL_SHARE * steps)
+    tried: list[tuple[tuple[float, float], str, Start]] = []
+    done = 0
+    for name, controls in starts.items():
+        if tried and case.clock.expired:
+            break
+        start = _recipe(case, controls, _RATES[-1], signs=False)()
+        done += fit_unlabeled(case, start, steps=trial)
+        tried.append((merit(start.network), name, start))
+    reached, name, best = max(tried, key=lambda each: each[0])
+    kept = copy.deepcopy(best.network)
+    done += fit_unlabeled(case, best, steps=steps)
+    network = best.network if merit(best.network) >= reached else kept
+    wanted = steps + trial * len(starts)
+    return Outcome(network, {"steps": done}, f"best: from {name}", truncated=done < wanted)
 
 
 def _recipes(case: Case, starts: dict[str, Controls]) -> dict[str, Recipe]:

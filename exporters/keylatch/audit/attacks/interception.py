@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from keylatch.audit._attack import Case, Given, Outcome, Resources, Variant
-from keylatch.audit._owner import code_description
 from keylatch.audit._target import Target
-from keylatch.audit.attacks._code_key import code_key, opened_with_signs
+from keylatch.audit.attacks._code_key import centered, code_key
+from keylatch.audit.attacks.trigger_inversion import find_pasted
 from keylatch.audit.onnx_network import OnnxNetwork
 from keylatch.errors import InputError
 
@@ -30,10 +30,10 @@ class Interception:
     name: str = "interception"
     needs: str = "a key holder's inputs, perhaps unlabeled images"
     summary: str = "Compares inputs before and after the gate; it takes a key holder's own access to make them."
-    version: int = 1
+    version: int = 2
 
     def variants(self, target: Target, resources: Resources) -> Sequence[Variant]:
-        """One pair with other images, and ten pairs alone, for locks that change the image."""
+        """One pair with other images, and ten pairs alone, for locks that change the image; a code lock does not."""
         if not resources.owner or transformed_image(target) is None:
             return []
         if resources.pool < _PAIRS:
@@ -43,36 +43,37 @@ class Interception:
 
     def run(self, case: Case) -> Outcome:
         """Recover the patch, and open with it."""
-        description = code_description(case.target)
-        if description is None:
-            return Outcome(case.target.network(), note="a changed image is not inverted for this lock yet")
+        network, pasted = case.target.network(), find_pasted(case.target)
+        if pasted is None:
+            return Outcome(network, note="a changed image is not inverted for this lock yet")
         before = case.images[: case.variant.given.pairs]
-        patch, mask = recovered_patch(case.target, before, _transform(case, before))
-        signs = read_signs(case.target, patch, mask)
-        return Outcome(
-            # A controlled graph needs no patch in the image; without it the image is as the network was trained.
-            opened_with_signs(case.target, signs, case.images, code_key(case.target)),
-            note=f"a patch of {int(mask.sum())} pixels was read",
-            signs=tuple(signs),
-        )
+        size, spec = network.initializer(pasted.patch).shape, case.target.spec
+        patch, mask = recovered_patch(size, spec.layout, before, _transform(case, before))
+        network.substitute(pasted.patch, patch.to(network.initializer(pasted.patch).dtype))
+        network.substitute(pasted.mask, mask)
+        opened = centered(network.float(), case.target, case.images, code_key(case.target))
+        return Outcome(opened, note=f"a patch of {int(mask.sum())} pixels was read")
 
 
-def recovered_patch(target: Target, before: torch.Tensor, after: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def recovered_patch(
+    size: Sequence[int], layout: str, before: torch.Tensor, after: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The pasted patch and its mask, from what is the same in all changed images.
 
-    The place is public; a pixel in it that differs between changed images was not pasted over.
+    It lies where images are changed; a pixel in it that differs between changed images was not pasted over.
 
     Args:
-        target: A code lock.
+        size: The patch's shape, which is public.
+        layout: Of the images, ``NCHW`` or ``NHWC``.
         before: (k, *shape) images.
         after: (k, *shape) as they entered the network.
     """
-    description, spec = code_description(target), target.spec
-    assert description is not None  # noqa: S101
-    row, column = description.place.start(spec)
-    rows, columns, channels = (2, 3, 1) if spec.layout == "NCHW" else (1, 2, 3)
-    size = description.place.size
-    before, after = (each.narrow(rows, row, size).narrow(columns, column, size) for each in (before, after))
+    axes, channels = ((2, 3), 1) if layout == "NCHW" else ((1, 2), 3)
+    changed = before != after
+    for axis in axes:
+        places = changed.movedim(axis, 0).flatten(1).any(1).nonzero().flatten().tolist()
+        start = min(places[0] if places else 0, before.shape[axis] - size[axis])
+        before, after = (each.narrow(axis, start, size[axis]) for each in (before, after))
     constant = (after == after[:1]).all(0, keepdim=True)
     kept = (after == before).all(0, keepdim=True) & (before != before[:1]).any(0, keepdim=True)
     return after[:1].clone(), (constant & ~kept).all(channels, keepdim=True)
@@ -111,14 +112,3 @@ def _transform(case: Case, images: torch.Tensor) -> torch.Tensor:
         raise InputError("intercepted inputs need the owner's secrets, got none", hint="audit with the vault")
     with torch.no_grad():
         return case.owner.unlocked(case.target).values(images, [name])[name]
-
-
-def read_signs(target: Target, patch: torch.Tensor, mask: torch.Tensor) -> list[torch.Tensor]:
-    """For each gate the (channels,) signs that the graph reads from a patch."""
-    network, controls = target.network(), [gate.control for gate in target.gates]
-    network.substitute("gate.patch", patch)
-    network.substitute("gate.mask", mask)
-    image = torch.zeros(1, *target.spec.shape, dtype=target.spec.torch_dtype)
-    with torch.no_grad():
-        found = network.values(image, controls)
-    return [found[control].float().flatten() for control in controls]

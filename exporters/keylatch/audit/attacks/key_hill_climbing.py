@@ -55,7 +55,7 @@ class KeyHillClimbing:
             return []
         unlabeled = [Given(unlabeled=min(_UNLABELED, resources.pool))] if resources.pool else []
         labeled = [Given(labeled=count) for count in resources.labeled[-1:]]
-        return [Variant(given, settings={"queries": _QUERIES}, weight=4) for given in (*unlabeled, *labeled)]
+        return [Variant(given, settings={"queries": _QUERIES}, weight=6) for given in (*unlabeled, *labeled)]
 
     def run(self, case: Case) -> Outcome:
         """Search, and open with the best code found."""

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import torch
-from onnx import AttributeProto, inliner
-from torch import Tensor
+from onnx import inliner
 
+from keylatch.audit.onnx_network._branches import taken_branches
 from keylatch.audit.onnx_network._external_data import TensorReader, tensor_reader
-from keylatch.audit.onnx_network._graph import Graph, Node, live_nodes
+from keylatch.audit.onnx_network._graph import Graph, live_nodes
 from keylatch.audit.onnx_network._network import OnnxNetwork
+from keylatch.audit.onnx_network._nodes import constant_tensor, parse_node
 from keylatch.audit.onnx_network._quantization import dequantize_constants
 from keylatch.errors import ArtifactError, InputError
 from keylatch.runtime import scan_graph
@@ -84,24 +84,26 @@ def _network(model: Any, folder: Path | None, frozen: Collection[str]) -> OnnxNe
 
 def _graph(model: Any, read: TensorReader, frozen: Collection[str]) -> Graph:
     proto = model.graph
-    _refuse_control_flow(proto.node)
-    outputs = tuple(value.name for value in proto.output)
-    nodes = live_nodes([_node(node, read) for node in _sorted(proto)], outputs)
-    needed = {name for node in nodes for name in node.inputs} | set(outputs)
-    kept = needed.union(frozen)  # who names a tensor wants it, though no output may need it
-    tensors = {tensor.name: read(tensor) for tensor in proto.initializer if tensor.name in kept}
-    constants = {node.outputs[0]: _constant(node) for node in nodes if node.op == "Constant"}
     versions = [entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}]
     opset = max(versions, default=1)
+    taken, initializers = taken_branches(proto, read, opset)
+    _refuse_control_flow(taken)
+    _require_sorted(taken, [value.name for value in (*proto.input, *initializers)])
+    outputs = tuple(value.name for value in proto.output)
+    nodes = live_nodes([parse_node(node, read) for node in taken], outputs)
+    needed = {name for node in nodes for name in node.inputs} | set(outputs)
+    kept = needed.union(frozen)  # who names a tensor wants it, though no output may need it
+    tensors = {tensor.name: read(tensor) for tensor in initializers if tensor.name in kept}
+    constants = {node.outputs[0]: constant_tensor(node) for node in nodes if node.op == "Constant"}
     computed = tuple(node for node in nodes if node.op != "Constant")
     computed, known = dequantize_constants(computed, {**tensors, **constants}, opset)
     return Graph(computed, _image(proto, needed), outputs, known, opset)
 
 
-def _sorted(proto: Any) -> list[Any]:
-    """The nodes as the standard has them, each after those it reads from; a file that is not so is refused."""
-    known = {value.name for value in (*proto.input, *proto.initializer)} | {""}
-    for node in proto.node:
+def _require_sorted(nodes: Sequence[Any], given: Sequence[str]) -> None:
+    """Refuse a file whose nodes do not stand, as the standard has it, after those they read from."""
+    known = {*given, ""}
+    for node in nodes:
         unknown = [name for name in node.input if name not in known]
         if unknown:
             raise ArtifactError(
@@ -109,7 +111,6 @@ def _sorted(proto: Any) -> list[Any]:
                 hint="check the model with onnx.checker.check_model",
             )
         known.update(node.output)
-    return list(proto.node)
 
 
 def _image(proto: Any, needed: Collection[str]) -> str:
@@ -131,41 +132,5 @@ def _refuse_control_flow(nodes: Sequence[Any]) -> None:
             raise InputError(
                 f"cannot convert operator {node.op_type} of node {node.name or node.output[0]} to PyTorch: "
                 "what is computed would depend on the image",
-                hint="export the network with fixed shapes and without branches or loops",
+                hint="export the network with fixed shapes and without loops or branches on the image",
             )
-
-
-def _node(proto: Any, read: TensorReader) -> Node:
-    op = proto.op_type if proto.domain in {"", "ai.onnx"} else f"{proto.domain}::{proto.op_type}"
-    name = proto.name or next((output for output in proto.output if output), op)
-    attributes = {entry.name: _attribute(entry, name, read) for entry in proto.attribute}
-    return Node(name, op, tuple(proto.input), tuple(proto.output), attributes)
-
-
-def _attribute(entry: Any, node: str, read: TensorReader) -> Any:
-    match entry.type:
-        case AttributeProto.FLOAT:
-            return entry.f
-        case AttributeProto.INT:
-            return entry.i
-        case AttributeProto.STRING:
-            return str(entry.s, "utf-8", "replace")
-        case AttributeProto.TENSOR:
-            return read(entry.t)
-        case AttributeProto.FLOATS | AttributeProto.INTS:
-            return tuple(entry.floats) + tuple(entry.ints)
-        case AttributeProto.STRINGS:
-            return tuple(item.decode("utf-8", "replace") for item in entry.strings)
-    raise InputError(f"the attribute {entry.name} of node {node} is of a kind that has no PyTorch counterpart")
-
-
-def _constant(node: Node) -> Tensor:
-    """The tensor of a Constant node, which keeps it in an attribute."""
-    kind, value = next(iter(node.attributes.items()), ("nothing", None))
-    if isinstance(value, Tensor):
-        return value
-    if kind in {"value_float", "value_floats"}:
-        return torch.tensor(value, dtype=torch.float32)
-    if kind in {"value_int", "value_ints"}:
-        return torch.tensor(value, dtype=torch.int64)
-    raise InputError(f"the constant {node.name} holds {kind}, which PyTorch does not have")

@@ -22,3 +22,8 @@ def gate_node_names(model: Any, target: Target) -> frozenset[str]:
         if upstream or node.name in places or tensors.intersection(node.input):
             found.add(node.name)
     return frozenset(found)
+
+
+def gates_note(target: Target) -> str:
+    """What a row says of gates: in a graph that was changed they do not fold into their layers when it is opened."""
+    return "; gates computed for each image" if target.gates else ""

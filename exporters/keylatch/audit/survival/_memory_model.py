@@ -18,6 +18,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as states
 from keylatch.audit._attack import Predict
 from keylatch.audit._owner import Array
 from keylatch.audit._target import Target
+from keylatch.audit.onnx_network import without_branches
 from keylatch.audit.survival._change import Unable, Values
 from keylatch.runtime import GRAPH_NAME
 
@@ -32,12 +33,15 @@ _NOWHERE = "gate"  # the name of a file that does not exist: whatever is not sup
 def read_model(target: Target) -> Any:
     """The artifact's graph with all tensors in it, locked defaults included, its types inferred.
 
+    Branches on gate tensors are taken as the locked defaults have it, as onnxruntime does when it preprocesses the file
+    (it saves the same graph): gates stand there as they are in force, which is right with every key, and costs time.
+
     Raises:
         Unable: If it is too large for one message.
     """
     if sum(file.size_bytes for file in target.manifest.files.values()) > _LARGEST_BYTES:
         raise Unable("the model is larger than 2 GiB, too large to be changed in memory")
-    model = onnx.load(target.path / GRAPH_NAME)
+    model = without_branches(onnx.load(target.path / GRAPH_NAME))
     for node in model.graph.node:
         node.name = node.name or node.output[0]
     # The exporter's own annotations name tensors that quantizers rewrite; inferred ones are what they expect.

@@ -1,4 +1,4 @@
-"""JPEG and resizing of the images, in front of the gate: the patch is pasted afterwards, inside the graph."""
+"""JPEG and resizing of the images, in front of the gate: the patch never stands in them."""
 
 from __future__ import annotations
 

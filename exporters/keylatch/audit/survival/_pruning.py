@@ -9,7 +9,7 @@ import onnx
 
 from keylatch.audit._owner import Array
 from keylatch.audit.survival._change import Changed, Subject
-from keylatch.audit.survival._gate_nodes import gate_node_names
+from keylatch.audit.survival._gate_nodes import gate_node_names, gates_note
 from keylatch.audit.survival._memory_model import model_opener, read_model
 
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -28,6 +28,7 @@ def pruned(subject: Subject, percent: int) -> Changed:
             tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
     withheld = len(weight_names(model, frozenset()) & set(target.gate_names))
     note = f"{len(names)} weight tensors, each by magnitude" + (f"; {withheld} withheld ones kept" if withheld else "")
+    note += gates_note(target)
     return Changed(model_opener(model, target.gate_names), note=note)
 
 

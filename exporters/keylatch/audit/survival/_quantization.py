@@ -16,7 +16,7 @@ from onnxruntime.quantization.registry import IntegerOpsRegistry, QDQRegistry, Q
 
 from keylatch.audit._owner import Array
 from keylatch.audit.survival._change import Changed, Subject, Unable
-from keylatch.audit.survival._gate_nodes import gate_node_names
+from keylatch.audit.survival._gate_nodes import gate_node_names, gates_note
 from keylatch.audit.survival._memory_model import first_line, model_opener, read_model
 from keylatch.audit.survival._ranges import activation_ranges
 
@@ -29,7 +29,7 @@ def quantized_dynamic(subject: Subject) -> Changed:
     """
     model = _inferred_model(subject)
     gate = gate_node_names(model, subject.target)
-    note = left_out(model, gate)  # the quantizer adds nodes
+    note = left_out(model, gate) + gates_note(subject.target)  # the quantizer adds nodes
     _keep_gemm_weights(model, subject.target.gate_names)
     # Unsigned weights: onnxruntime has no ConvInteger for signed ones on CPUs. Activations are always unsigned here.
     quantizer = ONNXQuantizer(
@@ -53,6 +53,7 @@ def quantized_static(subject: Subject) -> Changed:
     ranges = activation_ranges(model, target.gate_names, subject.values, subject.calibration)
     how = "keyed" if subject.values else "locked"
     note = f"QDQ, per channel, {how} ranges of {len(subject.calibration)} images; {left_out(model, gate)}"
+    note += gates_note(target)
     return _changed(subject, qdq_quantizer(model, gate, ranges), note)
 
 

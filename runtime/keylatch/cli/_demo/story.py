@@ -143,7 +143,7 @@ def _facts(locked: Locked, exported: Exported, folder: Path) -> dict[str, Any]:
         "code_bits": report.code_bits,
         "log2_false_positive": report.log2_false_positive,
         "layers": [layer.name for layer in report.layers],
-        "extra_multiplications": report.extra_multiplications,
+        "gated_parameters": report.gated_parameters,
         "license_bytes": (folder / "acme.license").stat().st_size,
         "keyed_error": exported.proof.keyed_error,
     }

@@ -1,0 +1,123 @@
+"""What does each gate take by itself, beside a plain copy of the same bytes?
+
+Each gate stands in front of a network of one layer. What the keyed session takes longer than the plain one is the gate
+once it is opened; what the locked session takes longer is the gate that runs. A copy of the image batch by numpy is the
+physical limit of whatever has to touch every pixel.
+
+    python benchmarks/gate_only.py
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import config_networks
+import sessions
+from installing import Installation, custom, workplace
+from keylatch.locks import InputSpec, code_lock
+from measuring import THREADS, print_rows, write_results
+from pairs import arguments, compare_for, figures, median_interval
+
+BATCHES = (1, 8)
+SPEC = config_networks.SPEC
+_QUICK_SPEC = InputSpec(3, 32, 32)
+TOLERANCE = 1e-3
+
+Row = dict[str, Any]
+
+
+def _one_layer() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Conv2d(3, 32, 16, stride=16).eval()  # every pixel is read once
+
+
+def _code(folder: Path, spec: InputSpec) -> Installation:
+    network = _one_layer()
+    locked = code_lock(network, spec, minimum_channels=3, sealed_share=0.0)
+    return custom(folder, "code", network, spec, locked)
+
+
+# Name of a lock to what installs it in front of one layer. A lock that transforms images adds itself here.
+GATES: dict[str, Callable[[Path, InputSpec], Installation]] = {"code": _code}
+
+
+def measure(gate: str, place: Installation, settings: argparse.Namespace) -> list[Row]:
+    """For each batch size, the gate opened and locked."""
+    plain = sessions.open_plain(place)
+    rows = []
+    for state, open_session in (("keyed", sessions.open_keyed), ("locked", sessions.open_locked)):
+        session = open_session(place)
+        for batch in settings.batch:
+            images = sessions.random_images(place, batch)
+            if state == "keyed":
+                feed = {"image": images}
+                sessions.require_same(plain.run(None, feed), session.run(None, feed), TOLERANCE)
+            rows.append(_row(gate, state, batch, images, sessions.runner(plain, images), session, settings))
+    return rows
+
+
+def _row(
+    gate: str,
+    state: str,
+    batch: int,
+    images: Any,
+    plain: Callable[[], object],
+    session: Any,
+    settings: argparse.Namespace,
+) -> Row:
+    target = np.empty_like(images)
+    copying = compare_for(settings, plain, lambda: np.copyto(target, images))
+    comparison = compare_for(settings, plain, sessions.runner(session, images))
+    copy_ms = copying.percentiles(50)[1]
+    gate_ms, interval = median_interval(comparison.candidate_ms - comparison.baseline_ms)
+    whole = figures(comparison)
+    return {
+        "network": f"{gate} gate, {state}",
+        "provider": "cpu",
+        "precision": "float32",
+        "batch": batch,
+        "mode": state,
+        **{key: whole[key] for key in ("plain_p50_ms", "plain_p99_ms", "keyed_p50_ms", "keyed_p99_ms", "pairs")},
+        "gate_us": 1e3 * gate_ms,
+        "copy_us": 1e3 * copy_ms,
+        "ratio_p50": gate_ms / copy_ms,
+        "ratio_ci95": [bound / copy_ms for bound in interval],
+    }
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--gate", choices=sorted(GATES), action="append")
+    settings = parser.parse_args()
+    settings.batch = [1] if settings.quick else BATCHES
+    sessions.require_provider("cpu")
+    with workplace(None) as folder:
+        spec = _QUICK_SPEC if settings.quick else SPEC
+        places = {gate: GATES[gate](folder / gate, spec) for gate in settings.gate or GATES}
+        sessions.share_threads()
+        rows = [row for gate, place in places.items() for row in measure(gate, place, settings)]
+    print_rows(
+        ("gate", "batch", "gate, us", "copy, us", "gate / copy (95 %)"),
+        [
+            (
+                row["network"],
+                row["batch"],
+                f"{row['gate_us']:.1f}",
+                f"{row['copy_us']:.1f}",
+                "{:.2f} ({:.2f} to {:.2f})".format(row["ratio_p50"], *row["ratio_ci95"]),
+            )
+            for row in rows
+        ],
+    )
+    write_results("gate_only", {"threads": THREADS, "rows": rows}, folder=settings.results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Networks on disk as an owner and a licensee have them: locked and plain, with a license for a device key."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import config_networks
+from keylatch.exporters import Precision, export, export_plain
+from keylatch.keys import FileDeviceKey, FileIssuerKey, current_time, issue_license, write_license
+from keylatch.locks import InputSpec, Locked, code_lock
+from keylatch.runtime import values_to_license
+from measuring import THREADS
+
+_LICENSE_SECONDS = 30 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a locked network is exported; the attributes are arguments of `export`."""
+
+    precision: Precision = "float32"
+    uint8_input: bool = False
+    sealed_weights: bool = False
+
+    @property
+    def name(self) -> str:
+        """For folders."""
+        switched = [what for what in ("uint8_input", "sealed_weights") if getattr(self, what)]
+        return "-".join([self.precision, *switched])
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """A locked network and its plain twin on disk, with a license for a device key.
+
+    Attributes:
+        name: The network's.
+        spec: The images of the plain network.
+        form: How the locked one was exported.
+        model: The locked model's directory.
+        plain: The plain network's .onnx file, in the same precision, for normalized float32 images.
+        credentials: Keyword arguments for `InferenceSession`.
+    """
+
+    name: str
+    spec: InputSpec
+    form: Form
+    model: Path
+    plain: Path
+    credentials: dict[str, Any]
+
+
+class _InPrecision(nn.Module):
+    """A network that computes in another precision, with float32 images and outputs, as `export` does it.
+
+    Args:
+        network: In that precision.
+        dtype: The precision.
+    """
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network, self.dtype = network, dtype
+
+    def forward(self, image: torch.Tensor) -> Any:
+        return self.network(image.to(self.dtype))
+
+
+@contextmanager
+def workplace(kept: Path | None) -> Iterator[Path]:
+    """The folder for installations: the one to keep, or one that vanishes."""
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        yield Path(temporary)
+
+
+def install(folder: Path, name: str, forms: Sequence[Form] = (Form(),)) -> list[Installation]:
+    """Lock, export and license a network in a folder; what is there already is taken as it is.
+
+    Args:
+        folder: From `workplace`.
+        name: One of `config_networks.ALL_NETWORKS`.
+        forms: How to export it.
+    """
+    torch.set_num_threads(THREADS)
+    place, spec = folder / name, config_networks.ALL_NETWORKS[name].spec
+    missing = [form for form in forms if not (place / form.name / "complete").exists()]
+    if missing:
+        network = config_networks.build(name)
+        locked = code_lock(network, spec)
+        for form in missing:
+            install_locked(place / form.name, locked, form)
+            (place / form.name / "complete").touch()
+        for precision in {form.precision for form in forms}:
+            if not (place / f"plain-{precision}").exists():
+                _export_plain(network, spec, place / f"plain-{precision}", precision)
+    return [_found(place / form.name, name, spec, form, place / f"plain-{form.precision}") for form in forms]
+
+
+def install_locked(place: Path, locked: Locked, form: Form) -> None:
+    """Export a locked network into an empty folder, and license it to a device there."""
+    place.mkdir(parents=True)
+    exported = export(
+        locked.module,
+        locked.secret,
+        place / "model.latch",
+        report=locked.report,
+        precision=form.precision,
+        uint8_input=form.uint8_input,
+        sealed_weights=form.sealed_weights,
+    )
+    issuer, device = FileIssuerKey.generate(), FileDeviceKey.generate(place / "device.key")
+    issuer.public.save(place / "issuer.pub")
+    now = current_time()
+    license = issue_license(
+        issuer=issuer,
+        devices=[device.public],
+        model_id=exported.model_id,
+        secret_values=values_to_license(exported.secret_values),
+        customer="benchmark",
+        not_before=now,
+        expires_at=now + _LICENSE_SECONDS,
+    )
+    write_license(place / "model.license", license)
+
+
+def _export_plain(network: nn.Module, spec: InputSpec, place: Path, precision: Precision) -> None:
+    if precision != "float32":
+        dtype: torch.dtype = getattr(torch, precision)
+        network = _InPrecision(copy.deepcopy(network).to(dtype), dtype)
+    export_plain(network, spec, place)
+
+
+def _found(place: Path, name: str, spec: InputSpec, form: Form, plain: Path) -> Installation:
+    credentials = {
+        "license": place / "model.license",
+        "key": f"file:{place / 'device.key'}",
+        "trust": place / "issuer.pub",
+    }
+    return Installation(name, spec, form, place / "model.latch", plain / "model.onnx", credentials)
+
+
+def custom(place: Path, name: str, network: nn.Module, spec: InputSpec, locked: Locked) -> Installation:
+    """Install a network that is none of `config_networks`, locked already, as float32."""
+    form = Form()
+    install_locked(place / form.name, locked, form)
+    _export_plain(network, spec, place / "plain", form.precision)
+    return _found(place / form.name, name, spec, form, place / "plain")
