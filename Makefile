@@ -49,7 +49,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Writes benchmarks/results/*.json, performance.md and plots. DATA=folder of the data pack adds the networks with real weights.
+# Writes benchmarks/results/*.json, performance.md and plots. DATA=folder of the data pack adds networks with real weights.
 BENCHED := build/benchmarks
 SPEED := --artifacts $(BENCHED)
 
@@ -67,8 +67,8 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/code_leak.py
 	$(if $(DATA),$(BIN)/python benchmarks/lock_quality.py --data $(DATA))
 
-# Needs an NVIDIA GPU, and onnxruntime-gpu instead of onnxruntime (pip install 'keylatch[gpu,export]'); records card and
-# driver. PYTHON_GPU: the Python that has them.
+# Needs an NVIDIA GPU, and onnxruntime-gpu in place of onnxruntime: pip install '.[gpu,export,report]' transformers.
+# PYTHON_GPU: the Python that has them. Card and driver are recorded.
 PYTHON_GPU ?= $(BIN)/python
 bench-gpu:
 	rm -rf $(BENCHED)

@@ -79,7 +79,7 @@ def _row(
     gate_ms, interval = median_interval(comparison.candidate_ms - comparison.baseline_ms)
     whole = figures(comparison)
     return {
-        "network": f"{gate} gate, {state}",
+        "network": f"{gate} gate",
         "provider": "cpu",
         "precision": "float32",
         "batch": batch,
@@ -107,7 +107,7 @@ def main() -> None:
         ("gate", "batch", "gate, us", "copy, us", "gate / copy (95 %)"),
         [
             (
-                row["network"],
+                f"{row['network']}, {row['mode']}",
                 row["batch"],
                 f"{row['gate_us']:.1f}",
                 f"{row['copy_us']:.1f}",

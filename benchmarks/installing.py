@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -101,6 +102,7 @@ def install(folder: Path, name: str, forms: Sequence[Form] = (Form(),)) -> list[
         network = config_networks.build(name)
         locked = code_lock(network, spec)
         for form in missing:
+            shutil.rmtree(place / form.name, ignore_errors=True)  # a run that was stopped left it half made
             install_locked(place / form.name, locked, form)
             (place / form.name / "complete").touch()
         for precision in {form.precision for form in forms}:

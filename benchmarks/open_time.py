@@ -3,7 +3,7 @@
 Plain and keyed openings run in turn in one process, files in the page cache; peak memory is that of a fresh process.
 
     python benchmarks/open_time.py            # MobileNetV2 14 MB, ResNet-50 103 MB, ViT-L/16 1.2 GB
-    python benchmarks/open_time.py --large    # and 4 GB: needs 32 GB of memory and 15 GB of disk
+    python benchmarks/open_time.py --large    # and 4 GB: making it takes about 48 GB of memory and 15 GB of disk
 """
 
 from __future__ import annotations

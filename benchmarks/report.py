@@ -19,8 +19,8 @@ from typing import Any
 from measuring import RESULTS
 
 QUESTIONS = {
-    "overhead": "overhead",
-    "overhead_cuda": "overhead, CUDA",
+    "overhead": "keyed / plain",
+    "overhead_cuda": "keyed / plain, CUDA",
     "end_to_end": "end to end",
     "end_to_end_cuda": "end to end, CUDA",
     "throughput": "throughput",
@@ -141,8 +141,8 @@ def draw(found: dict[str, list[Row]], path: Path) -> None:
         axes.errorbar(ratios, places, xerr=spread, fmt="o", markersize=3, capsize=2, linewidth=1)
         axes.set_yticks(places, [f"{row['network']}, {case_of(row)}" for row in rows], fontsize=6)
         axes.tick_params(axis="x", labelsize=7)
-        axes.invert_yaxis()
-        axes.set_title(f"{QUESTIONS[question]}: keyed / plain; red: the bar", fontsize=8, loc="left")
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_title(f"{QUESTIONS[question]}; red: what is asked for", fontsize=8, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
     plt.close(figure)

@@ -105,7 +105,8 @@ class Preprocess(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """(N, H, W, C) uint8 to the target layout, the buffers' float dtype."""
-        moved = image.permute(0, 3, 1, 2) if self.layout == "NCHW" else image
+        # Contiguous, or what flattens it later is exported as a gather over strides.
+        moved = image.permute(0, 3, 1, 2).contiguous() if self.layout == "NCHW" else image
         return (moved.to(self.scale.dtype) - self.center) * self.scale
 
 
