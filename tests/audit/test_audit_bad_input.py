@@ -179,6 +179,14 @@ def test_a_damaged_artifact_is_refused(folder: Path, audit: Audit) -> None:
     assert left.status == 1 and "model.onnx.data" in errors_of(left)
 
 
+def test_sealed_weights_leave_nothing_to_attack(folder: Path, audit: Audit) -> None:
+    locked = networks.lock(networks.settle(networks.PaddedConvs))
+    export(locked.module, locked.secret, folder / "sealed.latch", report=locked.report, sealed_weights=True)
+    refused = audit("sealed.latch", *IMAGES)
+    assert refused.status == 1
+    assert "has sealed weights" in errors_of(refused)
+
+
 def test_audits_measure_classifiers(tmp_path: Path, audit: Audit, folder: Path) -> None:
     locked = networks.lock(networks.settle(networks.Dense))
     export(locked.module, locked.secret, folder / "dense.latch", report=locked.report)

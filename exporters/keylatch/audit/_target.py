@@ -67,6 +67,11 @@ def load_target(path: str | PathLike[str]) -> Target:
     if not {"channels", "height", "width"} <= set(fields):
         raise ArtifactError("manifest.json does not describe the image input", hint="export the model again")
     spec = InputSpec.from_json({key: fields[key] for key in InputSpec.__dataclass_fields__ if key in fields})
+    if manifest.sealed is not None:
+        raise InputError(
+            f"{folder} has sealed weights: without a license there is nothing to attack",
+            hint="audit the same locked network, exported with plain weights",
+        )
     frozen = [tensor.name for tensor in manifest.gate]
     network = load_onnx_network(folder / GRAPH_NAME, frozen=frozen)
     missing = sorted(set(frozen) - set(network.initializer_names))
