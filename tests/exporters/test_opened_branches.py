@@ -70,6 +70,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], list[str]]] = {
     "reflected borders": (lambda: Padding(lambda x: F.pad(x, (1, 1, 1, 1), "reflect")), ["conv", "head"]),
     "borders of ones": (lambda: Padding(lambda x: F.pad(x, (1, 1, 1, 1), value=1.0)), ["conv", "head"]),
     "cropped": (lambda: Padding(lambda x: F.pad(x, (-1, 0, 0, 1))), ["conv", "head"]),
+    "normalization before convolution": (networks.PreActivation, ["convs.0", "convs.1", "head"]),
     "one padding for two": (Siblings, ["first", "second", "head"]),
 }
 

@@ -22,6 +22,7 @@ from torch import nn
 from keylatch.errors import ExportError
 from keylatch.exporters._input_scale import fold_input_scale
 from keylatch.exporters._layout import write_graph
+from keylatch.exporters._normalizations import restore_normalizations
 from keylatch.exporters._onnx_program import INPUT_NAME, Precision, to_onnx
 from keylatch.exporters._opened_branches import add_opened_branches
 from keylatch.exporters._proof import Proof, prove
@@ -118,6 +119,7 @@ def export(
     _require_gate(model, values)
     add_opened_branches(model, mask="gate.mask", patch="gate.patch")
     fold_input_scale(model, "preprocess.scale")
+    restore_normalizations(model)
     description = _describe(module, report)
     model.metadata_props[METADATA_KEY] = canonical_json(description).decode()
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))

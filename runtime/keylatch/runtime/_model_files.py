@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -51,7 +51,7 @@ class ModelFiles:
         facts: What the graph would make onnxruntime read, checked.
         gate: gate.bin, verified.
         weights: model.onnx.data, being read; None if there is none.
-        weights_digest: Its digest, being computed.
+        weights_digest: Its digest, being computed; None if they are verified already.
         unseal: From the license's key to sealed weights, decrypted; None if they are not sealed.
     """
 
@@ -112,7 +112,7 @@ def read_manifest(directory: Path) -> tuple[Manifest, str]:
 def read_model_files(directory: Path) -> Iterator[ModelFiles]:
     """Read and verify a locked model.
 
-    Manifest, graph and gate are verified before this yields, and before anything parses them. The weights, which
+    Manifest, graph and gate are verified before this yields, and before anything parses them. Large weights, which
     nothing parses, are hashed on another thread meanwhile: call `finish` before using what was made of them.
 
     Raises:
@@ -120,10 +120,16 @@ def read_model_files(directory: Path) -> Iterator[ModelFiles]:
         DigestError: If a file's bytes are not those of the manifest.
     """
     manifest, model_id = read_manifest(directory)
-    with _directory(directory) as folder, ThreadPoolExecutor(1) as hasher, ThreadPoolExecutor(1) as reader:
+    with _directory(directory) as folder, ExitStack() as stack:
         weights, weights_digest = None, None
-        if WEIGHTS_NAME in manifest.files:
-            weights, weights_digest = _start_weights(folder, manifest.files[WEIGHTS_NAME], reader, hasher)
+        expected = manifest.files.get(WEIGHTS_NAME)
+        # Handing over between threads takes Python milliseconds: not for what is hashed in as many.
+        if expected is not None and expected.size_bytes <= _CHUNK_BYTES:
+            weights, weights_digest = Future[Buffer](), None
+            weights.set_result(_read_verified(folder, WEIGHTS_NAME, manifest))
+        elif expected is not None:
+            hasher, reader = (stack.enter_context(ThreadPoolExecutor(1)) for _ in range(2))
+            weights, weights_digest = _start_weights(folder, expected, reader, hasher)
         graph = _read_verified(folder, GRAPH_NAME, manifest).tobytes()
         gate = _read_verified(folder, GATE_NAME, manifest)
         facts = scan_graph(graph)

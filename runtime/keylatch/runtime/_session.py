@@ -138,6 +138,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
         followed: Followed,
     ) -> None:
         self._admission: Admission | None = None
+        self._model_id = "unknown"
+        self._sess: Any = None  # whoever fails from here on can be printed, and is dead
         options, self._shown_options = private_options(sess_options)
         usable = usable_providers(providers, provider_options)
         # 7. Every file's digest; the weights' is awaited at `finish`.
@@ -149,7 +151,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
             try:
                 self._create(files, options, usable, disabled_optimizers, opened)
             except BaseException:
-                self._sess: Any = None  # what was made of unverified bytes does not live on
+                self._sess = None  # what was made of unverified bytes does not live on
                 raise
             finally:
                 # 14. Wipe our own copies.

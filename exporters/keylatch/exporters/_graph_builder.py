@@ -1,0 +1,102 @@
+"""Add nodes and branches to an ONNX graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import onnx_ir as ir
+
+
+class GraphBuilder:
+    """Adds nodes to a graph, with names that nothing else has.
+
+    Args:
+        graph: The graph.
+    """
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.graph = graph
+        self._count = 0
+
+    def name(self) -> str:
+        """A new name."""
+        self._count += 1
+        return f"opened_{self._count}"
+
+    def add(self, op: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
+        """The output of a new node."""
+        node = self.make(op, *inputs, **attributes)
+        self.graph.append(node)
+        return node.outputs[0]
+
+    def make(self, op: str, *inputs: ir.Value, **attributes: int) -> ir.Node:
+        """A node that is in no graph yet."""
+        name = self.name()
+        return ir.node(op, inputs, attributes, outputs=[ir.Value(name=name)], name=name)
+
+    def constant(self, values: Sequence[int]) -> ir.Value:
+        """A new initializer, (n,) int64."""
+        name = self.name()
+        tensor = ir.tensor(list(values), dtype=ir.DataType.INT64, name=name)
+        shape = ir.Shape([len(values)])
+        value = ir.Value(name=name, shape=shape, type=ir.TensorType(ir.DataType.INT64), const_value=tensor)
+        self.graph.register_initializer(value)
+        return value
+
+    def copied(self, nodes: Iterable[ir.Node], replaced: Mapping[ir.Value, ir.Value]) -> dict[ir.Value, ir.Value]:
+        """Copies of nodes, with other inputs; from each old value to its new one."""
+        mapping: dict[ir.Value | None, ir.Value | None] = dict(replaced.items())
+        for node in nodes:
+            outputs = [ir.Value(name=self.name(), type=value.type) for value in node.outputs]
+            copied = ir.Node(
+                node.domain,
+                node.op_type,
+                [mapping.get(value, value) for value in node.inputs],
+                list(node.attributes.values()),
+                outputs=outputs,
+                name=self.name(),
+            )
+            self.graph.append(copied)
+            mapping.update(zip(node.outputs, outputs, strict=True))
+        return {old: new for old, new in mapping.items() if old is not None and new is not None}
+
+    def choose(
+        self,
+        condition: ir.Value,
+        opened: ir.Graph,
+        otherwise: Sequence[ir.Node],
+        outputs: Sequence[ir.Value],
+        *,
+        free_batch: bool = False,
+    ) -> list[ir.Value]:
+        """Put an If in the place of some nodes, which become its other branch.
+
+        Args:
+            condition: The If's.
+            opened: The branch for true.
+            otherwise: Nodes of the graph; they leave it, and use its values still.
+            outputs: Their values that are used outside.
+            free_batch: Whether the branches have different batch dimensions.
+
+        Returns:
+            What stands for `outputs` outside.
+        """
+        inside, chosen = set(otherwise), []
+        for value in outputs:
+            sizes = None if value.shape is None else [None, *value.shape[1:]] if free_batch else list(value.shape)
+            new = ir.Value(name=self.name(), type=value.type, shape=None if sizes is None else ir.Shape(sizes))
+            for user, index in tuple(value.uses()):
+                if user not in inside:
+                    user.replace_input_with(index, new)
+            for index, output in enumerate(self.graph.outputs):
+                if output is value:
+                    value.name, new.name = f"{value.name}_locked", value.name
+                    self.graph.outputs[index] = new
+            chosen.append(new)
+        self.graph.remove(otherwise)
+        branches = {
+            "then_branch": opened,
+            "else_branch": ir.Graph([], outputs, nodes=otherwise, name=f"{otherwise[0].name}_locked"),
+        }
+        self.graph.append(ir.node("If", [condition], branches, outputs=chosen, name=self.name()))
+        return chosen
