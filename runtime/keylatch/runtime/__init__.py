@@ -7,6 +7,7 @@
     _followed_file     a file that may be replaced
     _model_files       reading and hashing the model's files
     _manifest          what a locked model is made of
+    _aligned_buffer    memory that starts on a page
     _sealed_weights    weights that lie encrypted beside the model
     _graph_scan        what a graph would make onnxruntime read
     _session_options   options and providers, without side doors

@@ -12,11 +12,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
-
-import numpy as np
+from typing import Any
 
 from keylatch.errors import ArtifactError, DigestError, LicenseRequiredError
+from keylatch.runtime._aligned_buffer import Buffer, aligned_buffer
 from keylatch.runtime._graph_scan import GraphFacts, require_contained, scan_graph
 from keylatch.runtime._manifest import (
     GATE_NAME,
@@ -31,8 +30,6 @@ from keylatch.runtime._manifest import (
     parse_manifest,
 )
 from keylatch.runtime._sealed_weights import SealedWeights, unseal_weights
-
-Buffer: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
 _CHUNK_BYTES = 4 * 2**20
 _HINT = "get the locked model again from its issuer"
@@ -179,7 +176,7 @@ def _opened(folder: int, name: str, *, limit: int, expected: int | None) -> Iter
 
 def _read(folder: int, name: str, *, limit: int, expected: int | None = None) -> Buffer:
     with _opened(folder, name, limit=limit, expected=expected) as (descriptor, size):
-        buffer: Buffer = np.empty(size, dtype=np.uint8)
+        buffer = aligned_buffer(size)
         _fill(descriptor, buffer, name)
         return buffer
 
@@ -224,7 +221,7 @@ def _start_weights(
 def _read_weights(folder: int, expected: FileDigest, arrived: Callable[[memoryview], object]) -> Buffer:
     size = expected.size_bytes
     with _opened(folder, WEIGHTS_NAME, limit=size, expected=size) as (descriptor, _):
-        buffer: Buffer = np.empty(size, dtype=np.uint8)
+        buffer = aligned_buffer(size)
         _fill(descriptor, buffer, WEIGHTS_NAME, arrived)
         return buffer
 

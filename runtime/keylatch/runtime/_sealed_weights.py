@@ -19,15 +19,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
 
-import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from keylatch.errors import IntegrityError
-
-Buffer: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
+from keylatch.runtime._aligned_buffer import Buffer, aligned_buffer
 
 CHUNK_BYTES = 2**20  # larger ones fall out of the cache between reading and decrypting
 MAX_CHUNK_BYTES = 2**26
@@ -98,7 +95,7 @@ def unseal_weights(read: Callable[[memoryview, int], int], key: bytes, model_id:
     Raises:
         IntegrityError: If the file is not what was sealed under this key, for this model, whole and in order.
     """
-    weights: Buffer = np.empty(sealed.plain_bytes, dtype=np.uint8)
+    weights = aligned_buffer(sealed.plain_bytes)
     view, cipher = memoryview(weights.data), AESGCM(key)
     indices, taking = itertools.count(), threading.Lock()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,8 +19,9 @@ from keylatch.audit.onnx_network import OnnxNetwork
 _MOST_ALONE = 96  # channels that are tried alone: three of four by slope, one at random
 _SLOPE_SHARE = 0.75
 _MOST_TOGETHER = 48
-_JUDGED_ALONE = 64  # images; what goes on helping together is judged on all
-_BATCH = 50
+_JUDGED_ALONE = 64  # images
+_JUDGED_TOGETHER = 256
+_AVERAGED = 256
 _SLOPE_BATCH = 8
 
 
@@ -36,7 +37,7 @@ class ChannelAblation:
     name: str = "channel-ablation"
     needs: str = "labeled images"
     summary: str = "Sets channels to zero or to their mean, one at a time, and keeps what helps on labeled images."
-    version: int = 2
+    version: int = 3
 
     def variants(self, target: Target, resources: Resources) -> Sequence[Variant]:
         """Each number of labeled images, both replacements."""
@@ -63,7 +64,7 @@ class ChannelAblation:
             mask.kept[channel] = 1.0
             if alone > start:
                 helpful.append((alone, len(helpful), mask, channel))
-        merit = labeled_merit(case.images, case.labels)
+        merit = labeled_merit(case.images[:_JUDGED_TOGETHER], case.labels[:_JUDGED_TOGETHER])
         best, off = merit(network), 0
         for _, _, mask, channel in sorted(helpful, key=lambda each: each[:2], reverse=True)[:_MOST_TOGETHER]:
             if case.clock.expired:
@@ -106,10 +107,12 @@ def _slopes(network: OnnxNetwork, masks: Sequence[_Mask], case: Case) -> list[to
 
 def _masked_channels(network: OnnxNetwork, case: Case) -> list[tuple[_Mask, int]]:
     """Put a mask behind each value that a layer reads; all channels, in random order."""
-    masks = []
-    for value, axis in _candidates(network, case.target):
-        means = _channel_means(network, value, axis, case.images)
-        masks.append((value, _Mask(axis, means if case.variant.settings["mean"] else torch.zeros_like(means))))
+    axes = dict(_candidates(network, case.target))
+    means = _channel_means(network, axes, case.images[:_AVERAGED])
+    instead = {
+        value: mean if case.variant.settings["mean"] else torch.zeros_like(mean) for value, mean in means.items()
+    }
+    masks = [(value, _Mask(axis, instead[value])) for value, axis in axes.items()]
     for value, mask in masks:
         network.insert_after(value, mask)
     channels = [(mask, channel) for _, mask in masks for channel in range(len(mask.kept))]
@@ -153,10 +156,13 @@ def _candidates(network: OnnxNetwork, target: Target) -> list[tuple[str, int]]:
     return list(found.items())
 
 
-def _channel_means(network: OnnxNetwork, value: str, axis: int, images: torch.Tensor) -> torch.Tensor:
-    total = torch.zeros(1)
-    for batch in torch.split(images, _BATCH):
+def _channel_means(network: OnnxNetwork, axes: Mapping[str, int], images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """By value (channels,) means over some images."""
+    totals: dict[str, torch.Tensor] = {}
+    for batch in torch.split(images, _SLOPE_BATCH):
         with torch.no_grad():
-            data = network.values(batch, [value])[value].float().movedim(axis, 0)
-        total = total + data.flatten(1).mean(1) * len(batch)
-    return total / len(images)
+            values = network.values(batch, list(axes))
+        for value, axis in axes.items():
+            sums = values[value].float().movedim(axis, 0).flatten(1).mean(1) * len(batch)
+            totals[value] = totals.get(value, torch.zeros(1)) + sums
+    return {value: total / len(images) for value, total in totals.items()}

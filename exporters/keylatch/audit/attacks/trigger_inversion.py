@@ -55,7 +55,7 @@ class TriggerInversion:
         unlabeled = [Given(unlabeled=min(_UNLABELED, resources.pool))] if resources.pool else []
         labeled = [Given(labeled=count) for count in resources.labeled[-1:]]
         settings = {"steps": _STEPS, "restarts": _RESTARTS}
-        return [Variant(given, settings=settings, weight=4) for given in (*unlabeled, *labeled)]
+        return [Variant(given, settings=settings, weight=6) for given in (*unlabeled, *labeled)]
 
     def run(self, case: Case) -> Outcome:
         """Search, and open with the best patch found."""
