@@ -23,10 +23,10 @@ from keylatch.keys import (
     decrypt_license,
     verify_license,
 )
+from keylatch.runtime._aligned_buffer import Buffer
 from keylatch.runtime._credentials import Credentials
 from keylatch.runtime._known_answer import split_license
 from keylatch.runtime._manifest import GateTensor
-from keylatch.runtime._model_files import Buffer
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
