@@ -83,7 +83,8 @@ def _parse_pkcs11(location: str) -> None:
     uri = attempt(parse_key_uri, location, errors=DeviceKeyError, typed_by_user=True)
     if uri is not REFUSED:
         require(uri.module_path.is_absolute(), "a module that the environment may choose")
-        attributes = {attribute.partition("=")[0] for attribute in re.split("[;?&]", location)}
+        path, _, query = location.partition("?")  # RFC 7512: a query's values may hold further question marks
+        attributes = {attribute.partition("=")[0] for attribute in (*path.split(";"), *query.split("&"))}
         require("pin-value" not in attributes, "a PIN in a URI")
         require(bool(uri.token_name and uri.key_name), "an unnamed key")
 
