@@ -1,4 +1,4 @@
-"""The gate in front of a locked network: pastes the patch, reads the code from the corner, gives one sign a channel."""
+"""The gate in front of a locked network: reads the code from the patch or the corner, gives one sign a channel."""
 
 from __future__ import annotations
 
