@@ -25,10 +25,9 @@ class Library:
         return self.answer
 
 
-@pytest.mark.skipif(not GLIBC, reason="needs glibc")
-def test_glibc_takes_it_twice() -> None:
-    assert keep_freed_memory() is True
-    assert keep_freed_memory() is True
+def test_glibc_takes_it_as_often_as_it_is_told_and_nothing_else_does() -> None:
+    assert keep_freed_memory() is GLIBC
+    assert keep_freed_memory() is GLIBC
 
 
 @pytest.mark.parametrize("answer", [0, 1])

@@ -90,7 +90,7 @@ class Plan:
         for step in self.steps:
             try:
                 result = step.run(*[values[slot] for slot in step.inputs])
-            except Exception as error:  # re-raised: whatever it is, say which node
+            except Exception as error:  # goes on as it is: torch raises any kind, and none says in which node
                 error.add_note(f"in node {step.name} of the ONNX graph")
                 raise
             if len(step.outputs) == 1:
