@@ -13,7 +13,7 @@ from torch import nn
 from keylatch.audit._attack import Attack, Case, Given, Outcome, Resources, Variant
 from keylatch.audit._clock import Clock
 from keylatch.audit._linear_layers import linear_layers
-from keylatch.audit._probe import Probe, better_probe
+from keylatch.audit._probe import best_probe
 from keylatch.audit._public_base import with_classes
 from keylatch.audit._scratch import fresh_network
 from keylatch.audit._target import Target
@@ -56,7 +56,7 @@ class RandomFeatures:
     name = RANDOM_FEATURES
     needs = "labeled images"
     summary = "Fits a linear classifier to features of the same architecture with fresh weights."
-    version = 1
+    version = 2
 
     def variants(self, target: Target, resources: Resources) -> Sequence[Variant]:  # noqa: ARG002
         """One for each number of labeled images."""
@@ -65,13 +65,9 @@ class RandomFeatures:
     def run(self, case: Case) -> Outcome:
         """Fit at every depth, keep the best by leave-one-out accuracy."""
         network = fresh_network(case.target, case.images, case.generator)
-        best: Probe | None = None
-        for layer in linear_layers(network, case.target.gate_names)[-_DEPTHS:]:
-            if best is not None and case.clock.expired:
-                return Outcome(best.predict, {"features": best.features}, truncated=True)
-            best = better_probe(best, case, network, layer.node.inputs[0])
-        assert best is not None, "no layers"  # noqa: S101
-        return Outcome(best.predict, {"features": best.features})
+        places = [layer.node.inputs[0] for layer in linear_layers(network, case.target.gate_names)[-_DEPTHS:]]
+        best, truncated = best_probe(case, network, list(dict.fromkeys(places)))
+        return Outcome(best.predict, {"features": best.features}, truncated=truncated)
 
 
 class PublicBase:

@@ -75,7 +75,8 @@ def test_a_sign_has_the_gradient_of_a_hyperbolic_tangent() -> None:
 
 def test_clipping_to_a_range_passes_the_gradient_but_an_activation_keeps_its_own() -> None:
     ones, inside = torch.ones_like(IMAGE), torch.tensor([[0.0, 0, 1, 1, 1]])
-    for limits, expected in (((-1.0, 1.0), ones), ((0.0, 6.0), inside)):
+    relu6 = torch.tensor([[0.0, 0, 0, 1, 1]])  # as PyTorch's: nothing at the kink
+    for limits, expected in (((-1.0, 1.0), ones), ((0.0, 6.0), relu6)):
         tensors = {"low": number(limits[0]), "high": number(limits[1])}
         value, gradient, exact = both([node("Clip", "x", "low", "high")], **tensors)
         assert torch.equal(value, exact)

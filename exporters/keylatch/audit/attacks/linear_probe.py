@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from keylatch.audit._attack import Case, Given, Outcome, Resources, Variant
-from keylatch.audit._probe import Probe, better_probe
+from keylatch.audit._probe import Probe, best_probe
 from keylatch.audit._target import Target
 from keylatch.audit.attacks._free_gates import (
     attacked_network,
@@ -29,7 +29,7 @@ class LinearProbe:
     name: str = "linear-probe"
     needs: str = "labeled images"
     summary: str = "Fits a linear classifier to features inside the locked network, at the depth that serves best."
-    version: int = 1
+    version: int = 2
 
     def variants(self, target: Target, resources: Resources) -> Sequence[Variant]:
         """Each number of labeled images."""
@@ -39,16 +39,17 @@ class LinearProbe:
 
     def run(self, case: Case) -> Outcome:
         """Fit at every depth, keep the best by leave-one-out accuracy."""
-        best: Probe | None = None
+        found: list[Probe] = []
         truncated = False
         for held in (False, True) if case.target.gates else (False,):
+            if found and case.clock.expired:
+                truncated = True
+                break
             network = _prepared(case, held)
-            for value in _depths(network, case.target):
-                if best is not None and case.clock.expired:
-                    truncated = True
-                    break
-                best = better_probe(best, case, network, value)
-        assert best is not None, "no layers"  # noqa: S101
+            best, cut = best_probe(case, network, _depths(network, case.target))
+            found.append(best)
+            truncated = truncated or cut
+        best = max(found, key=lambda probe: probe.merit)
         return Outcome(best.predict, {"features": best.features}, f"best: {best.value}", truncated=truncated)
 
 
