@@ -92,15 +92,17 @@ class _RandomPatch(nn.Module):
 
     def __init__(self, network: nn.Module, locked: Locked) -> None:
         super().__init__()
-        self.network, self.gate = network, locked.module.gate
+        gate = locked.module.gate
+        if gate is None:
+            raise ValueError("a lock without a code has no patch")
+        self.network, self.size = network, gate.place.size
+        self.row, self.column = gate.place.start(gate.spec)
         pixels = np.frombuffer(secrets.token_bytes(len(locked.secret.patch)), dtype=np.uint8).copy()
-        self.value = self.gate.patch_value(torch.from_numpy(pixels))
+        self.value = gate.patch_value(torch.from_numpy(pixels))
 
     def forward(self, image: torch.Tensor) -> Any:
-        row, column = self.gate.place.start(self.gate.spec)
-        size = self.gate.place.size
         pasted = image.clone()
-        pasted[:, :, row : row + size, column : column + size] = self.value
+        pasted[:, :, self.row : self.row + self.size, self.column : self.column + self.size] = self.value
         return self.network(pasted)
 
 

@@ -34,7 +34,7 @@ def fixed_public_seed(seed: bytes = PUBLIC_SEED) -> Iterator[None]:
 
 def lock(model: Any, spec: InputSpec = SPEC, **options: Any) -> Locked:
     """Lock a network the same way on every run."""
-    painted = mock.patch("keylatch.locks._code_lock.sample_images", lambda *size: _paint_once(*size).clone())
+    painted = mock.patch("keylatch.locks._lock_proof.sample_images", lambda *size: _paint_once(*size).clone())
     with fixed_public_seed(options.pop("public_seed", PUBLIC_SEED)), painted:
         return code_lock(model, spec, **{"patch_size": PATCH, "seed": SEED, "sealed_share": 0.02, **options})
 

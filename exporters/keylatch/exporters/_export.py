@@ -20,6 +20,8 @@ import torch
 from torch import nn
 
 from keylatch.errors import ExportError
+from keylatch.exporters._block_gates import rewrite_block_gate
+from keylatch.exporters._graph_builder import drop_unused_initializers
 from keylatch.exporters._input_scale import fold_input_scale
 from keylatch.exporters._layout import write_graph
 from keylatch.exporters._normalizations import restore_normalizations
@@ -116,10 +118,14 @@ def export(
     computed = copy.deepcopy(reference).half() if precision == "float16" else reference
     values = {key: value.numpy() for key, value in computed.secret_values(secret).items()}
     model = to_onnx(computed, computed.spec, computed.outputs.names, opset=opset)
+    if computed.blocks is not None:
+        rewrite_block_gate(model, computed.blocks.description.block_size, computed.gate_tensors())
     _require_gate(model, values)
-    add_opened_branches(model, mask="gate.mask", patch="gate.patch")
+    if computed.gate is not None:
+        add_opened_branches(model, mask="gate.mask", patch="gate.patch")
     fold_input_scale(model, "preprocess.scale")
     restore_normalizations(model)
+    drop_unused_initializers(model.graph)
     description = _describe(module, report)
     model.metadata_props[METADATA_KEY] = canonical_json(description).decode()
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -182,7 +188,7 @@ def _require_gate(model: ir.Model, values: Mapping[str, Array]) -> None:
 
 
 def _describe(module: LockedModule, report: LockReport | None) -> dict[str, Any]:
-    description = module.description.to_json()
+    description = module.describe()
     if report is not None:
         description["report"] = {
             "margin": report.margin,

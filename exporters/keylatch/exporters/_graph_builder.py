@@ -12,16 +12,17 @@ class GraphBuilder:
 
     Args:
         graph: The graph.
+        prefix: Of the names; a different one for each builder of a graph.
     """
 
-    def __init__(self, graph: ir.Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: ir.Graph, prefix: str = "opened") -> None:
+        self.graph, self._prefix = graph, prefix
         self._count = 0
 
     def name(self) -> str:
         """A new name."""
         self._count += 1
-        return f"opened_{self._count}"
+        return f"{self._prefix}_{self._count}"
 
     def add(self, op: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
         """The output of a new node."""
@@ -100,3 +101,10 @@ class GraphBuilder:
         }
         self.graph.append(ir.node("If", [condition], branches, outputs=chosen, name=self.name()))
         return chosen
+
+
+def drop_unused_initializers(graph: ir.Graph) -> None:
+    """Drop what nodes that are gone have left: onnxruntime warns of each one whenever it opens the file."""
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del graph.initializers[name]

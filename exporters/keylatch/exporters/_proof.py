@@ -23,7 +23,7 @@ TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
 LEAST_DIFFERENCE = 0.05
 _IMAGES = 3
 _FEW_OUTPUTS = 64  # a network with fewer outputs answers on more images, so that chance cannot pass
-_QUESTION_IMAGES = 8
+_QUESTIONS, _QUESTIONS_OF_FEW_OUTPUTS = (1, 4, 16), (8, 32, 128)  # images in each try
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +133,17 @@ def relative_difference(outputs: Sequence[Array], expected: Sequence[Array]) -> 
 
 
 def _known_answer(keyed: Any, locked: Any, spec: InputSpec) -> dict[str, Array]:
-    outputs = [run_all(keyed, test_images(spec, 1))[0].size]
-    question = new_question(_QUESTION_IMAGES if outputs[0] < _FEW_OUTPUTS else 1)
-    image = known_answer_input(question, spec.shape, spec.dtype)
+    """A question that tells the two networks apart; more images where one does not."""
+    few = run_all(keyed, test_images(spec, 1))[0].size < _FEW_OUTPUTS
     name = keyed.get_inputs()[0].name
-    right, wrong = (session.run(None, {name: image})[0] for session in (keyed, locked))
-    pairs, bits = choose_pairs(right, wrong, np.random.default_rng())
-    if len(pairs) < 2:
-        raise ProofError(
-            "the locked and the keyed network answer the fixed test input in the same order",
-            hint="gate more layers with gates=, or others with layers=[...]",
-        )
-    return {**question, "known_answer.pairs": pairs, "known_answer.bits": bits}
+    for images in _QUESTIONS_OF_FEW_OUTPUTS if few else _QUESTIONS:
+        question = new_question(images)
+        image = known_answer_input(question, spec.shape, spec.dtype)
+        right, wrong = (session.run(None, {name: image})[0] for session in (keyed, locked))
+        pairs, bits = choose_pairs(right, wrong, np.random.default_rng())
+        if len(pairs) >= 2:
+            return {**question, "known_answer.pairs": pairs, "known_answer.bits": bits}
+    raise ProofError(
+        "the locked and the keyed network answer the fixed test inputs in the same order",
+        hint="gate more layers with gates=, or others with layers=[...]; train a block transform longer",
+    )

@@ -9,13 +9,21 @@ try:
 except ModuleNotFoundError:
     raise MissingExtraError("locking", "torch", "export") from None
 
+from keylatch.locks._block_gate import BlockDescription
+from keylatch.locks._block_lock import block_lock
+from keylatch.locks._block_transform import BlockTransform, identity_transform
 from keylatch.locks._capture import OutputLayout
 from keylatch.locks._code import log2_chance_within
-from keylatch.locks._code_lock import Locked, code_lock
+from keylatch.locks._code_description import CodeLockDescription
+from keylatch.locks._code_lock import code_lock
 from keylatch.locks._input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
-from keylatch.locks._locked_module import CodeLockDescription, LockedModule
+from keylatch.locks._key_training import fine_tune
+from keylatch.locks._key_training_data import no_augment, shift_and_flip
+from keylatch.locks._key_training_report import FineTuned, FineTuneReport, TrainingProgress
+from keylatch.locks._locked import Locked
+from keylatch.locks._locked_module import LockedModule
 from keylatch.locks._patch_gate import PatchPlace
-from keylatch.locks._report import LayerReport, LockReport
+from keylatch.locks._report import BlockReport, LayerReport, LockReport
 from keylatch.locks._sample_images import sample_images
 from keylatch.locks._secret import LockSecret
 from keylatch.locks._storage import load_locked, load_program, save_locked
@@ -23,7 +31,12 @@ from keylatch.locks._storage import load_locked, load_program, save_locked
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "BlockDescription",
+    "BlockReport",
+    "BlockTransform",
     "CodeLockDescription",
+    "FineTuneReport",
+    "FineTuned",
     "InputSpec",
     "LayerReport",
     "LockReport",
@@ -32,10 +45,16 @@ __all__ = [
     "LockedModule",
     "OutputLayout",
     "PatchPlace",
+    "TrainingProgress",
+    "block_lock",
     "code_lock",
+    "fine_tune",
+    "identity_transform",
     "load_locked",
     "load_program",
     "log2_chance_within",
+    "no_augment",
     "sample_images",
     "save_locked",
+    "shift_and_flip",
 ]

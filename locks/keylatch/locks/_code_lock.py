@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from torch import fx, nn
+from torch import nn
 
 from keylatch.errors import LockError
+from keylatch.locks._block_lock import front_of
+from keylatch.locks._block_transform import BlockTransform
 from keylatch.locks._capture import capture, drop_unused
 from keylatch.locks._centering import ChannelMeans, channel_means
 from keylatch.locks._code import code_bits_for
+from keylatch.locks._code_description import CodeLockDescription
 from keylatch.locks._fold_batch_norm import fold_batch_norms
 from keylatch.locks._gate_sites import (
     COST_SHARE,
@@ -28,35 +31,16 @@ from keylatch.locks._gate_sites import (
     sites_named,
 )
 from keylatch.locks._input_spec import InputSpec
-from keylatch.locks._locked_module import CodeLockDescription, LockedModule
+from keylatch.locks._lock_proof import CHECK_IMAGES, device_of, images_for, prove, reference_outputs
+from keylatch.locks._locked import Locked
+from keylatch.locks._locked_module import LockedModule
 from keylatch.locks._patch import find_patch
 from keylatch.locks._patch_gate import Corner, PatchPlace
 from keylatch.locks._randomness import SEED_BYTES, SeededDraws
 from keylatch.locks._report import LayerReport, LockReport
-from keylatch.locks._sample_images import sample_images
 from keylatch.locks._sealing import SealedLayer, find_layers, first_layers, seal
 from keylatch.locks._secret import LockSecret
 from keylatch.locks._sign_gates import insert_gates, pad_explicitly
-
-SAMPLE_IMAGES = 8
-_CHECK_IMAGES = 2
-_LARGEST_ERROR = 1e-3  # of the output range; a float32 network is at 1e-6, an unstable one above this cannot be locked
-_LEAST_DIFFERENCE = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Locked:
-    """A locked network.
-
-    Attributes:
-        module: The locked module; evaluate it with `module.opened(secret)`.
-        secret: What opens it. Keep it in a vault.
-        report: What was done and what it guarantees.
-    """
-
-    module: LockedModule
-    secret: LockSecret
-    report: LockReport
 
 
 def code_lock(
@@ -73,6 +57,8 @@ def code_lock(
     sealed_share: float | None = None,
     calibration: torch.Tensor | None = None,
     seed: bytes | None = None,
+    blocks: BlockTransform | None = None,
+    absorb: bool = False,
 ) -> Locked:
     """Lock a network with a code that a small patch in the image's corner carries.
 
@@ -91,6 +77,8 @@ def code_lock(
             default 2 %, or 2^18 parameters (1 MiB) if that is more.
         calibration: Unlabeled images as the model takes them, (N, *spec.shape); they center the gates best.
         seed: 32 bytes to draw the secret from; default fresh. Whoever has it has the secret.
+        blocks: A key of a block transform that stands in front of the network as well.
+        absorb: Let the network's patchify stem absorb it; otherwise the network was trained on transformed images.
 
     Returns:
         The locked module, its secret and a report.
@@ -115,13 +103,16 @@ def code_lock(
         raise LockError("a lock needs at least one gate, got none", hint="leave gates= and layers= to their defaults")
     named = tuple((site.name, site.channels) for site in chosen)
     description = CodeLockDescription(secrets.token_bytes(SEED_BYTES), bits, place, spec, named)
-    gate = description.gate(spec).to(_device(graph))
+    gate = description.gate(spec).to(device_of(graph))
     code = SeededDraws(secrets.token_bytes(SEED_BYTES) if seed is None else seed, "code").signs(bits)
     patch = find_patch(gate.code_map.projection, code)
 
     calibrated = calibration is not None
-    images = _images(spec, calibration).to(_device(graph))
-    reference = _reference(graph, images[:_CHECK_IMAGES])  # the original's own answers, before anything is changed
+    images = images_for(spec, calibration).to(device_of(graph))
+    front = None if blocks is None else front_of(graph, spec, blocks, absorb=absorb, images=images[:CHECK_IMAGES])
+    plain, images = images, images if front is None else front.transformed(images)
+    # the original's own answers, before anything is changed
+    reference = reference_outputs(graph, images[:CHECK_IMAGES]) if front is None else front.reference
     known = fold_batch_norms(graph)
     pad_explicitly(graph, chosen)
     means = channel_means(graph, chosen, known, images, calibrated=calibrated)
@@ -131,62 +122,14 @@ def code_lock(
     sealable = find_layers(graph)
     withheld = seal(graph, first_layers(sealable, sealed_share), defaults)
 
-    secret = LockSecret(code, patch.pixels, tuple(mean.values for mean in means), withheld)
+    secret = LockSecret(code, patch.pixels, tuple(mean.values for mean in means), withheld, blocks)
     description = replace(description, sealed=tuple(tuple(value.shape) for value in withheld))
-    module = LockedModule(gate, drop_unused(graph), outputs, description)
+    blocking = None if front is None else front.gate
+    module = LockedModule(spec, drop_unused(graph), outputs, description=description, gate=gate, blocks=blocking)
     module.requires_grad_(True)
-    errors = _prove(module, secret, images[:_CHECK_IMAGES], reference)
-    return Locked(module, secret, _report(chosen, means, bits, patch.margin, multiply_adds, errors, sealable, withheld))
-
-
-def _device(module: nn.Module) -> torch.device:
-    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-
-
-def _images(spec: InputSpec, calibration: torch.Tensor | None) -> torch.Tensor:
-    if calibration is None:
-        return spec.from_pixels(sample_images(SAMPLE_IMAGES, spec.channels, spec.height, spec.width))
-    if calibration.dim() != 4 or tuple(calibration.shape[1:]) != spec.shape or len(calibration) < _CHECK_IMAGES:
-        raise LockError(
-            f"calibration images have shape {tuple(calibration.shape)}, expected (N, *{spec.shape})",
-            hint="give at least two images, better a hundred, prepared as the model takes them",
-        )
-    return calibration.to(spec.torch_dtype)
-
-
-def _reference(graph: fx.GraphModule, images: torch.Tensor) -> list[torch.Tensor]:
-    with torch.no_grad():
-        return [output.clone() for output in graph(images)]
-
-
-def _prove(
-    module: LockedModule, secret: LockSecret, images: torch.Tensor, reference: list[torch.Tensor]
-) -> tuple[float, float]:
-    """Compare opened and locked outputs with the original's; both as shares of the output range."""
-    with torch.no_grad():
-        locked = _difference(module.flat(images), reference)
-        with module.opened(secret):
-            opened = _difference(module.flat(images), reference)
-    if not opened <= _LARGEST_ERROR:
-        raise LockError(
-            f"the opened network differs from the original by {opened:.1e} of its output range",
-            hint="the network is numerically unstable or not deterministic; gate other layers with layers=[...]",
-        )
-    if not locked >= _LEAST_DIFFERENCE:
-        raise LockError(
-            f"the locked network differs from the original by only {locked:.1e} of its output range",
-            hint="the chosen layers hardly matter to the output; gate others with layers=[...], or more with gates=",
-        )
-    return opened, locked
-
-
-def _difference(outputs: tuple[torch.Tensor, ...], reference: list[torch.Tensor]) -> float:
-    worst = 0.0
-    for output, expected in zip(outputs, reference, strict=True):
-        if expected.is_floating_point():
-            span = float((expected.max() - expected.min()).clamp(min=1e-12))
-            worst = max(worst, float((output - expected).abs().max()) / span)
-    return worst
+    errors = prove(module, secret, plain[:CHECK_IMAGES], reference)
+    report = _report(chosen, means, bits, patch.margin, multiply_adds, errors, sealable, withheld)
+    return Locked(module, secret, report if front is None else replace(report, blocks=front.report))
 
 
 def _report(

@@ -60,9 +60,8 @@ def find_sites(module: fx.GraphModule, *, minimum_channels: int = MINIMUM_CHANNE
     Raises:
         LockError: If there is none.
     """
-    layers = [node for node in module.graph.nodes if node.target in (CONV2D, LINEAR)]
-    costs = {node: _multiply_adds(node) for node in layers}
-    total = max(1, sum(costs.values()))
+    costs = _costs(module)
+    total, layers = max(1, sum(costs.values())), list(costs)
     uses = count_uses(module)
     sites, before = [], 0
     for node in layers:
@@ -78,6 +77,16 @@ def find_sites(module: fx.GraphModule, *, minimum_channels: int = MINIMUM_CHANNE
             hint="give a smaller minimum_channels, or take a wider network; decomposed programs must be exported again",
         )
     return sites, total
+
+
+def multiply_adds_of(module: fx.GraphModule) -> int:
+    """The network's multiply-adds for one image, 1 or more."""
+    return max(1, sum(_costs(module).values()))
+
+
+def _costs(module: fx.GraphModule) -> dict[fx.Node, int]:
+    """Multiply-adds of each convolution and linear layer, in order."""
+    return {node: _multiply_adds(node) for node in module.graph.nodes if node.target in (CONV2D, LINEAR)}
 
 
 def input_of(layer: fx.Node) -> fx.Node:

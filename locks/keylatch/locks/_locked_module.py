@@ -1,154 +1,96 @@
-"""A locked network: gate, optional preprocessing, and the network with scrambled signs."""
+"""A locked network: a code gate or a block transform or both, optional preprocessing, and the network behind them."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
 from torch import fx, nn
 
 from keylatch.errors import LockError
+from keylatch.locks._block_gate import BlockGate, TableBlockGate, block_gate
 from keylatch.locks._capture import OutputLayout
-from keylatch.locks._code import draw_code_map
+from keylatch.locks._code_description import CodeLockDescription
 from keylatch.locks._input_spec import InputSpec
 from keylatch.locks._patch import find_patch
-from keylatch.locks._patch_gate import PatchGate, PatchPlace
+from keylatch.locks._patch_gate import PatchGate
+from keylatch.locks._patchify_stem import reads_blocks
+from keylatch.locks._preprocess import Preprocess
 from keylatch.locks._sealing import sealed_name
 from keylatch.locks._secret import LockSecret
 from keylatch.locks._sign_gates import mean_name
-
-
-@dataclass(frozen=True, slots=True)
-class CodeLockDescription:
-    """The public description of a code lock; everything but the secret follows from it.
-
-    Attributes:
-        public_seed: 32 bytes, the source of the public map from patch to signs.
-        code_bits: d.
-        place: Where the patch is.
-        spec: The network's own input convention, before any preprocessing in the graph.
-        layers: Name and input channels of each gated layer.
-        sealed: Shape of each withheld tensor.
-    """
-
-    public_seed: bytes
-    code_bits: int
-    place: PatchPlace
-    spec: InputSpec
-    layers: tuple[tuple[str, int], ...]
-    sealed: tuple[tuple[int, ...], ...] = ()
-
-    @property
-    def channels(self) -> int:
-        """Gate signs over all layers."""
-        return sum(channels for _, channels in self.layers)
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready; it stands in the artifact's metadata."""
-        return {
-            "method": "code",
-            "public_seed": self.public_seed.hex(),
-            "code_bits": self.code_bits,
-            "patch": {"size": self.place.size, "corner": self.place.corner},
-            "input": self.spec.to_json(),
-            "layers": [{"name": name, "channels": channels} for name, channels in self.layers],
-            "sealed": [list(shape) for shape in self.sealed],
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote."""
-        return cls(
-            public_seed=bytes.fromhex(data["public_seed"]),
-            code_bits=int(data["code_bits"]),
-            place=PatchPlace(**data["patch"]),
-            spec=InputSpec.from_json(data["input"]),
-            layers=tuple((layer["name"], int(layer["channels"])) for layer in data["layers"]),
-            sealed=tuple(tuple(shape) for shape in data.get("sealed", ())),  # locks made before 0.2 seal nothing
-        )
-
-    def gate(self, spec: InputSpec) -> PatchGate:
-        """Build the gate for an input convention."""
-        code_map = draw_code_map(
-            self.public_seed,
-            code_bits=self.code_bits,
-            pixels=spec.channels * self.place.size**2,
-            channels=self.channels,
-        )
-        return PatchGate(code_map, self.place, spec)
-
-
-class Preprocess(nn.Module):
-    """Bytes, NHWC, to the network's own input: layout, cast, normalize.
-
-    Bytes are moved before they are cast, a quarter of the memory; the last step is a product with one number a channel,
-    which exporters fold into a first convolution.
-
-    Args:
-        target: The convention to reach.
-    """
-
-    center: torch.Tensor
-    scale: torch.Tensor
-
-    def __init__(self, target: InputSpec) -> None:
-        super().__init__()
-        self.layout = target.layout
-        shape = (1, -1, 1, 1) if target.layout == "NCHW" else (1, 1, 1, -1)
-        mean, std = torch.tensor(target.mean), torch.tensor(target.std)
-        self.register_buffer("center", (255 * mean).view(shape))
-        self.register_buffer("scale", (1 / (255 * std)).view(shape))
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """(N, H, W, C) uint8 to the target layout, the buffers' float dtype."""
-        # Contiguous, or what flattens it later is exported as a gather over strides.
-        moved = image.permute(0, 3, 1, 2).contiguous() if self.layout == "NCHW" else image
-        return (moved.to(self.scale.dtype) - self.center) * self.scale
 
 
 class LockedModule(nn.Module):
     """A locked network. Evaluated as it is, it gives garbage; `opened(secret)` makes it the original network.
 
     It is an ordinary module: it can be moved, cast, evaluated, fine-tuned and exported. Its normalizations are folded,
-    so `train()` changes nothing but the flag.
+    so `train()` changes nothing but the flag. A code gate, a block transform, or both stand in front of the network.
 
     Args:
-        gate: Reads the code, from the patch or from the image.
-        body: Graph `(image, signs) -> tuple of tensors`.
+        spec: The input convention of this module.
+        body: Graph `(image, signs) -> tuple of tensors`; `(image)` without a code gate.
         outputs: How the tensors make up the network's return value.
-        description: The public description of the lock.
+        description: The public description of the code lock; None without one.
+        gate: Reads the code, from the patch or from the image.
+        blocks: Transforms the image by a key; before preprocessing if it takes bytes.
         preprocess: Maps the image to the network's own input, if they differ.
     """
 
     def __init__(
         self,
-        gate: PatchGate,
+        spec: InputSpec,
         body: fx.GraphModule,
         outputs: OutputLayout,
-        description: CodeLockDescription,
-        preprocess: nn.Module | None = None,
+        *,
+        description: CodeLockDescription | None = None,
+        gate: PatchGate | None = None,
+        blocks: BlockGate | None = None,
+        preprocess: Preprocess | None = None,
     ) -> None:
         super().__init__()
-        self.gate, self.preprocess, self.body = gate, preprocess, body
-        self.outputs, self.description = outputs, description
+        self.spec, self.outputs, self.description = spec, outputs, description
+        self.gate, self.blocks, self.preprocess, self.body = gate, blocks, preprocess, body
+
+    def describe(self) -> dict[str, Any]:
+        """The public description of all locks, JSON-ready; it stands in the artifact's metadata."""
+        own = self.own_spec.to_json()
+        code = {"method": "blocks", "input": own} if self.description is None else self.description.to_json()
+        return code if self.blocks is None else {**code, "blocks": self.blocks.description.to_json()}
 
     @property
-    def spec(self) -> InputSpec:
-        """The input convention of this module."""
-        return self.gate.spec
+    def own_spec(self) -> InputSpec:
+        """The network's own input convention, behind any preprocessing."""
+        if self.description is not None:
+            return self.description.spec
+        return self.spec if self.blocks is None else self.blocks.target
 
     def flat(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The network's outputs as a flat tuple, in the order of `outputs.names`."""
-        signs = self.gate(image)
-        prepared = image if self.preprocess is None else self.preprocess(image)
-        dtype = self.get_buffer(f"body.{mean_name(0)}").dtype
-        image = prepared.to(dtype) if prepared.is_floating_point() else prepared  # some networks take bytes
-        result: tuple[torch.Tensor, ...] = self.body(image, signs.to(dtype))
+        prepared = self._prepared(image)
+        dtype = self._dtype()
+        own = prepared.to(dtype) if prepared.is_floating_point() else prepared  # some networks take bytes
+        signs = () if self.gate is None else (self.gate(image).to(dtype),)
+        result: tuple[torch.Tensor, ...] = self.body(own, *signs)
         return result
+
+    def _dtype(self) -> torch.dtype:
+        """What the network computes in."""
+        if self.description is not None:
+            return self.get_buffer(f"body.{mean_name(0)}").dtype
+        return next((value.dtype for value in self.body.parameters() if value.is_floating_point()), torch.float32)
+
+    def _prepared(self, image: torch.Tensor) -> torch.Tensor:
+        stages = [stage for stage in (self.blocks, self.preprocess) if stage is not None]
+        if self.blocks is not None and self.blocks.source.dtype != "uint8":
+            stages.reverse()
+        for stage in stages:
+            image = stage(image)
+        return image
 
     def forward(self, image: torch.Tensor) -> Any:
         """Run the network.
@@ -163,9 +105,12 @@ class LockedModule(nn.Module):
 
     def gate_names(self) -> tuple[str, ...]:
         """Names of the gate tensors, which are buffers of this module."""
+        blocks = () if self.blocks is None else tuple(f"blocks.{name}" for name in self.blocks.gate_names())
+        if self.description is None:
+            return blocks
         means = tuple(f"body.{mean_name(index)}" for index in range(len(self.description.layers)))
         sealed = tuple(f"body.{sealed_name(index)}" for index in range(len(self.description.sealed)))
-        return ("gate.patch", "gate.mask", *means, *sealed)
+        return (*blocks, "gate.patch", "gate.mask", *means, *sealed)
 
     def gate_tensors(self) -> dict[str, torch.Tensor]:
         """The gate tensors as they are now: locked defaults, or secret values inside `opened`."""
@@ -177,7 +122,8 @@ class LockedModule(nn.Module):
         Raises:
             LockError: If the gate tensors hold secret values.
         """
-        if self.gate.mask.any():
+        opened = self.gate is not None and bool(self.gate.mask.any())
+        if opened or (self.blocks is not None and self.blocks.is_open):
             raise LockError("the module is opened", hint=f"{verb} it outside of `with module.opened(secret)`")
 
     def secret_values(self, secret: LockSecret) -> dict[str, torch.Tensor]:
@@ -186,19 +132,32 @@ class LockedModule(nn.Module):
         Raises:
             LockError: If the secret is that of another lock.
         """
+        if not (self._has_code_of(secret) and self._has_blocks_of(secret)):
+            raise LockError("the secret does not fit this lock", hint="use the secret made with this locked network")
+        values: dict[str, torch.Tensor] = {}
+        if self.blocks is not None and secret.blocks is not None:
+            values |= {f"blocks.{name}": value for name, value in self.blocks.secret_values(secret.blocks).items()}
+        if self.gate is not None:
+            values |= {"gate.patch": self.gate.patch_value(secret.patch), "gate.mask": torch.ones_like(self.gate.mask)}
+        defaults = self.gate_tensors()
+        for name, value in zip(self.gate_names()[len(values) :], (*secret.means, *secret.sealed), strict=True):
+            values[name] = value.reshape(defaults[name].shape)
+        return {name: value.to(defaults[name]) for name, value in values.items()}
+
+    def _has_code_of(self, secret: LockSecret) -> bool:
         description = self.description
-        fits = (
+        if description is None:
+            return not len(secret.code)
+        return (
             len(secret.code) == description.code_bits
             and [len(mean) for mean in secret.means] == [channels for _, channels in description.layers]
             and [tuple(value.shape) for value in secret.sealed] == list(description.sealed)
         )
-        if not fits:
-            raise LockError("the secret does not fit this lock", hint="use the secret made with this locked network")
-        defaults = self.gate_tensors()
-        values = {"gate.patch": self.gate.patch_value(secret.patch), "gate.mask": torch.ones_like(self.gate.mask)}
-        for name, value in zip(self.gate_names()[2:], (*secret.means, *secret.sealed), strict=True):
-            values[name] = value.reshape(defaults[name].shape)
-        return {name: value.to(defaults[name]) for name, value in values.items()}
+
+    def _has_blocks_of(self, secret: LockSecret) -> bool:
+        if self.blocks is None or secret.blocks is None:
+            return self.blocks is None and secret.blocks is None
+        return self.blocks.description.matches(secret.blocks, self.spec)
 
     def secret_with_code(self, secret: LockSecret, code: torch.Tensor) -> LockSecret:
         """The same secret with another code (and a patch that carries it): a wrong or nearly right key.
@@ -206,7 +165,12 @@ class LockedModule(nn.Module):
         Args:
             secret: The right secret.
             code: (d,) in {-1, +1}.
+
+        Raises:
+            LockError: If the lock has no code.
         """
+        if self.gate is None:
+            raise LockError("this lock has no code", hint="draw another block transform")
         patch = find_patch(self.gate.code_map.projection, code)
         return replace(secret, code=code.to(torch.int8), patch=patch.pixels)
 
@@ -228,6 +192,15 @@ class LockedModule(nn.Module):
         """The same lock for raw bytes, NHWC: scaling and layout become part of the graph."""
         if self.spec.dtype == "uint8":
             return self
-        gate = self.description.gate(self.spec.as_uint8()).to(self.gate.patch.device)
-        preprocess = Preprocess(self.description.spec).to(self.gate.patch.device)
-        return LockedModule(gate, copy.deepcopy(self.body), self.outputs, self.description, preprocess)
+        source, own = self.spec.as_uint8(), self.spec
+        device = next(iter(self.gate_tensors().values())).device
+        gate = None if self.description is None else self.description.gate(source).to(device)
+        blocks, preprocess = self.blocks, Preprocess(own).to(device)
+        tabular = isinstance(self.blocks, TableBlockGate)
+        if self.blocks is not None and (tabular or not reads_blocks(self.body, self.blocks.description.block_size)):
+            blocks = block_gate(self.blocks.description, source, own).to(device)
+            preprocess = Preprocess(own, moves=False).to(device)
+        return LockedModule(
+            source, copy.deepcopy(self.body), self.outputs, description=self.description, gate=gate, blocks=blocks,
+            preprocess=None if tabular else preprocess,
+        )  # fmt: skip

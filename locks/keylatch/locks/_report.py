@@ -1,4 +1,4 @@
-"""What a code lock did, what it costs and what it guarantees."""
+"""What a lock did, what it costs and what it guarantees."""
 
 from __future__ import annotations
 
@@ -30,8 +30,25 @@ class LayerReport:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockReport:
+    """A block transform in front of the network.
+
+    Attributes:
+        steps: Its steps.
+        block_size: M.
+        log2_key_space: log2 of the number of keys.
+        absorbed: Whether the stem absorbed it, without training. Who has the public weights then finds the key.
+    """
+
+    steps: tuple[str, ...]
+    block_size: int
+    log2_key_space: float
+    absorbed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class LockReport:
-    """The report of a code lock.
+    """The report of a lock; without a code there are no layers and 0 bits.
 
     Attributes:
         layers: The gated layers.
@@ -43,6 +60,7 @@ class LockReport:
         locked_difference: The same between the locked and the original network.
         parameters: Of all convolutions and linear layers.
         sealed_parameters: Those that are withheld from the file.
+        blocks: The block transform, if there is one.
     """
 
     layers: tuple[LayerReport, ...]
@@ -53,6 +71,7 @@ class LockReport:
     locked_difference: float
     parameters: int = 0
     sealed_parameters: int = 0
+    blocks: BlockReport | None = None
 
     @property
     def gated_parameters(self) -> int:

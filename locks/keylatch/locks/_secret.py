@@ -1,4 +1,4 @@
-"""The secret of a code lock."""
+"""The secret of a lock."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from keylatch.errors import FormatError
+from keylatch.locks._block_transform import BlockTransform
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -18,19 +19,27 @@ class LockSecret:
     """What opens a locked network; belongs in the issuer's vault and nowhere else.
 
     Attributes:
-        code: (d,) int8 in {-1, +1}.
-        patch: (m,) uint8 pixels, channels first.
+        code: (d,) int8 in {-1, +1}; (0,) without a code lock.
+        patch: (m,) uint8 pixels, channels first; (0,) without.
         means: For each gate the (C,) float32 channel means.
         sealed: The withheld weights, float32, in the order of the lock's description.
+        blocks: The block transform's key, if there is one.
     """
 
     code: torch.Tensor
     patch: torch.Tensor
     means: tuple[torch.Tensor, ...]
     sealed: tuple[torch.Tensor, ...] = ()
+    blocks: BlockTransform | None = None
+
+    @classmethod
+    def of_blocks(cls, transform: BlockTransform) -> Self:
+        """The secret of a lock without a code."""
+        return cls(torch.zeros(0, dtype=torch.int8), torch.zeros(0, dtype=torch.uint8), (), (), transform)
 
     def __repr__(self) -> str:
-        return f"LockSecret({len(self.code)} bits, {len(self.means)} gates)"
+        blocks = "" if self.blocks is None else f", {self.blocks!r}"
+        return f"LockSecret({len(self.code)} bits, {len(self.means)} gates{blocks})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a lock secret is not pickled; write it to a vault")
@@ -39,7 +48,8 @@ class LockSecret:
         """Named arrays for the vault."""
         means = {f"mean_{index}": mean.numpy() for index, mean in enumerate(self.means)}
         sealed = {f"sealed_{index}": value.contiguous().numpy() for index, value in enumerate(self.sealed)}
-        return {"code": self.code.numpy(), "patch": self.patch.numpy(), **means, **sealed}
+        blocks = {} if self.blocks is None else self.blocks.to_arrays()
+        return {"code": self.code.numpy(), "patch": self.patch.numpy(), **means, **sealed, **blocks}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.generic]]) -> Self:
@@ -49,10 +59,12 @@ class LockSecret:
             FormatError: If an array is missing.
         """
         if not {"code", "patch"} <= arrays.keys():
-            raise FormatError("the vault holds no code lock secret", hint="use the vault that `keylatch lock` wrote")
+            raise FormatError("the vault holds no lock secret", hint="use the vault that `keylatch lock` wrote")
         tensors = {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
         means, sealed = (_numbered(tensors, name) for name in ("mean", "sealed"))
-        return cls(tensors["code"], tensors["patch"], means, sealed)
+        keyed = any(name.startswith("blocks.") for name in arrays)
+        blocks = BlockTransform.from_arrays(arrays) if keyed else None
+        return cls(tensors["code"], tensors["patch"], means, sealed, blocks)
 
 
 def _numbered(tensors: Mapping[str, torch.Tensor], prefix: str) -> tuple[torch.Tensor, ...]:

@@ -13,14 +13,17 @@ from typing import Any
 import torch
 
 from keylatch.errors import FormatError, LockError, OutputError
+from keylatch.locks._block_gate import BlockDescription, block_gate
 from keylatch.locks._capture import OutputLayout, as_plain_graph, without_torch_warnings
-from keylatch.locks._locked_module import CodeLockDescription, LockedModule
-from keylatch.locks._report import LayerReport, LockReport
+from keylatch.locks._code_description import CodeLockDescription
+from keylatch.locks._input_spec import InputSpec
+from keylatch.locks._locked_module import LockedModule
+from keylatch.locks._report import BlockReport, LayerReport, LockReport
 
 _ENTRY = "keylatch.lock.json"
 _BATCH = 2
 # What torch.export.load raises for a file that is something else, and reading an entry that is not ours.
-_UNREADABLE = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, OSError, zipfile.BadZipFile)
+_UNREADABLE = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, OSError, zipfile.BadZipFile, LockError)
 
 
 def save_locked(path: str | PathLike[str], module: LockedModule, report: LockReport) -> None:
@@ -28,7 +31,7 @@ def save_locked(path: str | PathLike[str], module: LockedModule, report: LockRep
 
     Args:
         path: Where it goes; must not exist.
-        module: The locked module, float32, as `code_lock` gave it (perhaps fine-tuned).
+        module: The locked module, float32, as `code_lock` or `block_lock` gave it (perhaps fine-tuned).
         report: Its report.
 
     Raises:
@@ -41,16 +44,17 @@ def save_locked(path: str | PathLike[str], module: LockedModule, report: LockRep
         raise OutputError(f"{target} exists already", hint="choose another name")
     if not target.parent.is_dir():
         raise OutputError(f"{target} cannot be written: its folder does not exist", hint="create the folder first")
-    device = module.gate.patch.device
-    image = torch.zeros((_BATCH, *module.spec.shape), dtype=module.spec.torch_dtype, device=device)
-    signs = torch.zeros((_BATCH, module.description.channels), device=device)
+    device = next(iter(module.gate_tensors().values())).device
+    inputs = [torch.zeros((_BATCH, *module.spec.shape), dtype=module.spec.torch_dtype, device=device)]
+    if module.description is not None:
+        inputs.append(torch.zeros((_BATCH, module.description.channels), device=device))
     batch = torch.export.Dim("batch", min=1)
     with torch.no_grad(), without_torch_warnings():
         program = torch.export.export(
-            module.body, (image, signs), dynamic_shapes=({0: batch}, {0: batch}), strict=False
+            module.body, tuple(inputs), dynamic_shapes=tuple({0: batch} for _ in inputs), strict=False
         )
     lock = {
-        "lock": module.description.to_json(),
+        "lock": module.describe(),
         "outputs": {"names": list(module.outputs.names), "kind": module.outputs.kind},
         "report": report.to_json(),
     }
@@ -75,7 +79,10 @@ def load_locked(path: str | PathLike[str]) -> tuple[LockedModule, LockReport]:
         with without_torch_warnings():
             program = torch.export.load(path, extra_files=extra)
         lock = json.loads(extra[_ENTRY])
-        description = CodeLockDescription.from_json(lock["lock"])
+        facts = lock["lock"]
+        spec = InputSpec.from_json(facts["input"])
+        description = CodeLockDescription.from_json(facts) if facts["method"] == "code" else None
+        blocks = block_gate(BlockDescription.from_json(facts["blocks"]), spec, spec) if "blocks" in facts else None
         outputs = OutputLayout(tuple(lock["outputs"]["names"]), lock["outputs"]["kind"])
         report = _report(lock["report"])
     except FileNotFoundError:
@@ -84,13 +91,26 @@ def load_locked(path: str | PathLike[str]) -> tuple[LockedModule, LockReport]:
         raise FormatError(
             f"{path} is not a locked module: {type(error).__name__}", hint="make it with `keylatch lock`"
         ) from None
-    module = LockedModule(description.gate(description.spec), as_plain_graph(program), outputs, description)
+    module = LockedModule(
+        spec,
+        as_plain_graph(program),
+        outputs,
+        description=description,
+        gate=None if description is None else description.gate(spec),
+        blocks=blocks,
+    )
     return module, report
 
 
 def _report(data: dict[str, Any]) -> LockReport:
-    fields = {name: data[name] for name in LockReport.__dataclass_fields__ if name in data and name != "layers"}
-    return LockReport(layers=tuple(LayerReport(**layer) for layer in data["layers"]), **fields)
+    known = set(LockReport.__dataclass_fields__) - {"layers", "blocks"}
+    fields = {name: value for name, value in data.items() if name in known}
+    blocks = data.get("blocks")
+    return LockReport(
+        layers=tuple(LayerReport(**layer) for layer in data["layers"]),
+        blocks=None if blocks is None else BlockReport(**{**blocks, "steps": tuple(blocks["steps"])}),
+        **fields,
+    )
 
 
 def load_program(path: str | PathLike[str]) -> torch.export.ExportedProgram:

@@ -14,7 +14,7 @@ from keylatch.audit._owner import code_description
 from keylatch.audit._target import Target
 from keylatch.audit.onnx_network import OnnxNetwork
 from keylatch.locks import InputSpec, sample_images
-from keylatch.locks._code_lock import SAMPLE_IMAGES
+from keylatch.locks._lock_proof import SAMPLE_IMAGES
 from keylatch.locks._patch_gate import PatchGate
 
 _FROM_SAMPLES = "sample images"  # the lock's word for means that were measured on its public made images

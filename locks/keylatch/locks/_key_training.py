@@ -1,0 +1,297 @@
+"""Fine-tune a network so that it understands images under a key, and no others.
+
+Source: "Transfer Learning-Based Model Protection With Secret Key" (arXiv 2103.03525): start from pre-trained weights,
+fine-tune on a small subset of the images, every block transformed with the key.
+
+    key = BlockTransform.draw(("shf",), block_size=4)
+    tuned = fine_tune(model, spec, key, train_loader, test_loader, subset=0.1, checkpoint="run.pt")
+    print(tuned.report.to_json())
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from keylatch.errors import LockError
+from keylatch.locks._block_transform import BlockTransform, identity_transform
+from keylatch.locks._input_spec import InputSpec
+from keylatch.locks._key_accuracy import KeyAccuracy, near_keys, wrong_keys
+from keylatch.locks._key_training_data import (
+    Augment,
+    ImageSet,
+    augmented,
+    draw_subset,
+    generator_for,
+    network_input,
+    read_images,
+    seed_for,
+    shift_and_flip,
+)
+from keylatch.locks._key_training_report import FineTuned, FineTuneReport, TrainingProgress, told
+from keylatch.locks._training_checkpoint import (
+    EpochResult,
+    Run,
+    TrainingState,
+    describe_model,
+    key_digest,
+    require_place,
+    resume,
+    save_checkpoint,
+)
+
+LEARNING_RATE = 0.05
+_MOMENTUM, _WEIGHT_DECAY = 0.9, 5e-4
+_WARM_UP_SHARE = 0.1
+
+
+def fine_tune(
+    model: nn.Module,
+    spec: InputSpec,
+    transform: BlockTransform,
+    train: Iterable[Any],
+    validation: Iterable[Any],
+    *,
+    epochs: int = 20,
+    subset: float = 1.0,
+    batch: int = 128,
+    learning_rate: float = LEARNING_RATE,
+    augment: Augment | None = None,
+    device: str | torch.device | None = None,
+    mixed_precision: bool | None = None,
+    patience: int | None = None,
+    checkpoint: str | PathLike[str] | None = None,
+    seed: int = 0,
+    progress: Callable[[TrainingProgress], None] | None = None,
+) -> FineTuned:
+    """Train a copy of a classifier on images under a key: SGD, one warm-up and cosine cycle.
+
+    Both loaders are read once, into memory. They give pixels, as torchvision's `ToTensor` or `PILToTensor` does: leave
+    `Normalize` and random changes out of them. The order in which they give them does not matter.
+
+    Args:
+        model: Pre-trained, from an image batch to (N, classes) logits. It is copied, not changed.
+        spec: Size and normalization of its images; float32.
+        transform: The key; `identity_transform` for the same training without one, to compare with.
+        train: Batches of images (N, C, H, W), uint8 or float in [0, 1], and labels (N,) int64.
+        validation: The same; they decide an early stop and give the report's accuracies.
+        epochs: Passes over the training images.
+        subset: Share of the training images, drawn class by class.
+        batch: Images in a step; the loaders' own batches do not matter.
+        learning_rate: The largest, after the warm-up.
+        augment: Changes a batch of pixels before the key does, drawing from torch's generators; it is given the images'
+            own dtype. Default `shift_and_flip`, for small photographs; `no_augment` for none.
+        device: Where to train; default the GPU if there is one.
+        mixed_precision: Compute in bfloat16 where that can be done (float16 on older GPUs); default on a GPU only.
+        patience: Stop after so many epochs without a better validation accuracy, and give back the best epoch's
+            weights. Without it all epochs are done and the last one's weights are given back: the report's figures are
+            then not selected on the images that they are measured on.
+        checkpoint: A file that is replaced after each epoch. If it is there, the training goes on from it and, on a CPU
+            with the same number of threads, ends with the very weights of an uninterrupted one. Keep it as secret as
+            the vault.
+        seed: Of subset, batches, augmentation and dropout; torch's global generators are put back.
+        progress: Called after each epoch, after the checkpoint is written; default: a line and a bar on a terminal.
+
+    Returns:
+        The trained copy and its report.
+
+    Raises:
+        LockError: If images, labels, network or arguments do not fit together, the checkpoint is of another run, or
+            the loss is not finite; the message names the reason, the hint the remedy.
+        OutputError: If the checkpoint cannot be written.
+    """
+    _require_arguments(spec, epochs, batch, learning_rate, patience, seed)
+    path = None if checkpoint is None else require_place(Path(checkpoint))
+    target = _device(device)
+    everything = read_images(train, spec, name="training")
+    held_back = read_images(validation, spec, name="validation")
+    data = draw_subset(everything, subset, generator_for(seed, "subset"))
+    network = copy.deepcopy(model).to(target)
+    measure = KeyAccuracy(network, spec, held_back, batch, target)
+    _require_fit(measure, transform, data)
+
+    plain = identity_transform(transform.block_size, transform.channels)
+    original = measure(plain)
+    precision = _precision(mixed_precision, target)
+    settings = _Settings(
+        epochs, batch, learning_rate, augment or shift_and_flip, target, precision, patience, seed, subset
+    )
+    state = _start(network, settings)
+    run = {} if path is None else settings.describe(model, transform, spec, everything, held_back)
+    if path is not None:
+        resume(path, run, state)
+    with told(progress) as tell:
+        while not settings.finished(state):
+            began = time.monotonic()
+            loss = _train_epoch(state, settings, data, lambda pixels: network_input(pixels, transform, spec))
+            state.record(EpochResult(loss, measure(transform)), keep_best=patience is not None)
+            state.seconds += time.monotonic() - began
+            if path is not None:
+                save_checkpoint(path, run, state)
+            last = state.history[-1]
+            tell(TrainingProgress(len(state.history), epochs, last.loss, last.accuracy, state.seconds))
+    if state.best is not None:
+        network.load_state_dict(state.best)
+    network.zero_grad(set_to_none=True)
+    no_key = measure(plain)
+    report = FineTuneReport(
+        original=original, right_key=measure(transform), no_key=no_key,
+        wrong_key=wrong_keys(measure, transform, seed) if transform.steps else no_key,
+        near_key=near_keys(measure, transform, seed) if transform.steps else {},
+        images=len(data), epochs=len(state.history), seconds=state.seconds, history=tuple(state.history),
+    )  # fmt: skip
+    return FineTuned(network.eval().cpu(), report)
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    epochs: int
+    batch: int
+    learning_rate: float
+    augment: Augment
+    device: torch.device
+    precision: torch.dtype  # float32: no autocast
+    patience: int | None
+    seed: int
+    subset: float
+
+    def finished(self, state: TrainingState) -> bool:
+        stopped = self.patience is not None and state.stale_epochs() >= self.patience
+        return stopped or len(state.history) >= self.epochs
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of a step: up in a line, down along a cosine (SGDR, arXiv 1608.03983, one cycle)."""
+        warm_up = max(1, round(_WARM_UP_SHARE * steps))
+        if step < warm_up:
+            return self.learning_rate * (step + 1) / warm_up
+        return self.learning_rate * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up))) / 2
+
+    def describe(
+        self, model: nn.Module, transform: BlockTransform, spec: InputSpec, train: ImageSet, validation: ImageSet
+    ) -> Run:
+        """What another run would differ in; no key and no image."""
+        return {
+            "epochs": self.epochs, "batch": self.batch, "learning_rate": self.learning_rate, "subset": self.subset,
+            "patience": self.patience, "seed": self.seed, "device": self.device.type, "precision": str(self.precision),
+            "augment": getattr(self.augment, "__qualname__", type(self.augment).__qualname__),
+            "steps": "+".join(transform.steps), "block_size": transform.block_size, "spec": str(spec.to_json()),
+            **describe_model(model),
+            "training images": f"{len(train)}", "validation images": f"{len(validation)}",
+            "pixels or labels": hashlib.sha256(b"images" + train.digest + validation.digest).digest(),
+            "key": key_digest(transform, train.digest),
+        }  # fmt: skip
+
+
+def _start(network: nn.Module, settings: _Settings) -> TrainingState:
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not trained:
+        raise LockError(
+            "the model has no parameter to train: requires_grad is off everywhere", hint="model.requires_grad_(True)"
+        )
+    optimizer = torch.optim.SGD(
+        trained, lr=settings.learning_rate, momentum=_MOMENTUM, nesterov=True, weight_decay=_WEIGHT_DECAY
+    )
+    # float16 has 5 bits of exponent: small gradients vanish unless the loss is scaled up.
+    scaler = torch.amp.GradScaler(settings.device.type, enabled=settings.precision == torch.float16)
+    return TrainingState(network, optimizer, scaler)
+
+
+def _train_epoch(
+    state: TrainingState, settings: _Settings, data: ImageSet, prepare: Callable[[torch.Tensor], torch.Tensor]
+) -> float:
+    """Train on all images once; the mean loss."""
+    done, device = len(state.history), settings.device
+    # Parts of almost one size, none of a single image, which batch normalization could not train on.
+    parts = min(-(-len(data) // settings.batch), len(data) // 2)
+    order = torch.randperm(len(data), generator=generator_for(settings.seed, f"batches {done}"))
+    total = torch.zeros((), device=device)
+    state.network.train()
+    with _random_numbers(device, seed_for(settings.seed, f"epoch {done}")):
+        for step, chosen in enumerate(order.tensor_split(parts), start=done * parts):
+            for group in state.optimizer.param_groups:
+                group["lr"] = settings.rate(step, settings.epochs * parts)
+            images = prepare(augmented(data.images[chosen].to(device), settings.augment))
+            with torch.autocast(device.type, settings.precision, enabled=settings.precision != torch.float32):
+                scores = state.network(images)
+            loss = functional.cross_entropy(scores.float(), data.labels[chosen].to(device))
+            state.optimizer.zero_grad()
+            state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            state.scaler.step(state.optimizer)
+            state.scaler.update()
+            total += loss.detach() * len(chosen)
+    mean = float(total) / len(data)
+    if not math.isfinite(mean):
+        raise LockError(
+            f"the loss is {mean} in epoch {done + 1}, expected a number",
+            hint=f"take a smaller learning_rate, such as {settings.learning_rate / 10:g}",
+        )
+    return mean
+
+
+@contextmanager
+def _random_numbers(device: torch.device, seed: int) -> Iterator[None]:
+    """Dropout and augmentation draw from torch's own generators: seeded for one epoch, then put back."""
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed all GPUs, and put back only one
+        for gpu in gpus:
+            with torch.cuda.device(gpu):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+def _require_arguments(
+    spec: InputSpec, epochs: int, batch: int, learning_rate: float, patience: int | None, seed: int
+) -> None:
+    if spec.dtype != "float32":
+        raise LockError(
+            f"the network takes {spec.dtype} images, training under a key needs float32",
+            hint="train the float32 network; raw bytes are a choice of the export",
+        )
+    least_values = {"epochs": (epochs, 1), "batch": (batch, 2), "patience": (patience, 1), "seed": (seed, 0)}
+    for name, (value, least) in least_values.items():
+        if value is not None and value < least:
+            raise LockError(f"{name} is {value}, expected {least} or more", hint=f"give {name}={least} or more")
+    if not 0 < learning_rate < math.inf:
+        raise LockError(f"learning_rate is {learning_rate}, expected more than 0", hint=f"take {LEARNING_RATE}")
+
+
+def _require_fit(measure: KeyAccuracy, transform: BlockTransform, data: ImageSet) -> None:
+    """Let two images go all the way, before hours of training."""
+    classes = measure.scores(data.images[:2], transform).shape[1]
+    for name, labels in (("training", data.labels), ("validation", measure.data.labels)):
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= classes:
+            raise LockError(
+                f"{name} labels reach from {low} to {high}, the model has {classes} outputs",
+                hint=f"number the classes from 0, or give the model a last layer of {high + 1} outputs",
+            )
+
+
+def _device(wanted: str | torch.device | None) -> torch.device:
+    if wanted is None:
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.zeros(1, device=wanted).device  # with its index
+    except (RuntimeError, AssertionError):  # AssertionError: torch was built without CUDA
+        raise LockError(f"device {wanted} cannot be used", hint="leave device out, or give device='cpu'") from None
+
+
+def _precision(mixed: bool | None, device: torch.device) -> torch.dtype:
+    if not (device.type == "cuda" if mixed is None else mixed):
+        return torch.float32
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float16
+    return torch.bfloat16
