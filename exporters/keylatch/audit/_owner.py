@@ -13,10 +13,12 @@ from keylatch.audit._target import Target
 from keylatch.audit.onnx_network import OnnxNetwork
 from keylatch.errors import InputError
 from keylatch.keys import Vault
-from keylatch.locks import CodeLockDescription, LockSecret
+from keylatch.locks import BlockDescription, CodeLockDescription, LockSecret
 from keylatch.locks._patch import find_patch
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+_METHODS = ("code", "blocks")
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -25,7 +27,7 @@ class Owner:
 
     Attributes:
         values: Gate tensor name to its secret value, in the artifact's dtypes and shapes.
-        secret: The code lock's secret, for codes that are nearly right; None for other locks.
+        secret: The lock's secret, for keys that are nearly right; None for locks without a code or block transform.
     """
 
     values: Mapping[str, Array]
@@ -72,8 +74,8 @@ def owner_from_vault(vault: Vault, target: Target) -> Owner:
     names = set(target.gate_names)
     section = vault.section(target.model_id)
     values = {name: np.array(value) for name, value in section.items() if name in names}
-    is_code = target.manifest.lock.get("method") == "code" and "lock" in vault.sections
-    return Owner(values, LockSecret.from_arrays(vault.section("lock")) if is_code else None)
+    is_known = target.manifest.lock.get("method") in _METHODS and "lock" in vault.sections
+    return Owner(values, LockSecret.from_arrays(vault.section("lock")) if is_known else None)
 
 
 def with_values(target: Target, values: Mapping[str, Array]) -> OnnxNetwork:
@@ -88,3 +90,9 @@ def code_description(target: Target) -> CodeLockDescription | None:
     """The public description of a code lock; None for other locks."""
     lock = target.manifest.lock
     return CodeLockDescription.from_json(lock) if lock.get("method") == "code" else None
+
+
+def block_description(target: Target) -> BlockDescription | None:
+    """The public description of a block transform; None for locks without one."""
+    blocks = target.manifest.lock.get("blocks")
+    return None if blocks is None else BlockDescription.from_json(blocks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,6 +69,18 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
     yield "model_id", facts["model_id"]
     yield "input", f"{spec['name']}: {spec['dtype']} {spec['shape']}, {spec['layout']}"
     yield "outputs", "; ".join(f"{output['name']} {output['shape']}" for output in model["outputs"])
+    if lock["method"] == "code":
+        yield from _code_lines(lock, facts["false_positive"])
+    if "blocks" in lock:
+        size = lock["blocks"]["block_size"]
+        yield "blocks", f"{'+'.join(lock['blocks']['steps'])}, {size} x {size} pixels"
+    yield "a license brings", ", ".join(tensor["name"] for tensor in facts["gate"])
+    if facts["sealed_bytes"] is not None:
+        yield "sealed weights", f"{facts['sealed_bytes']:,} bytes, encrypted; a license brings their key"
+    yield "files", "\n".join(f"{name}, {file['bytes']:,} bytes, intact" for name, file in facts["files"].items())
+
+
+def _code_lines(lock: Mapping[str, Any], chance: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     patch = f"{lock['patch']['size']}x{lock['patch']['size']} patch {lock['patch']['corner']}"
     yield "lock", f"{lock['method']}, {lock['code_bits']} bits, {patch}"
     yield "gated layers", "\n".join(f"{layer['name']} ({layer['channels']} channels)" for layer in lock["layers"])
@@ -80,11 +92,6 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
         if "gated_parameters" in report:  # locks of earlier releases say nothing of it
             yield "cost", f"none while running; opening goes over {report['gated_parameters']:,} gated weights"
         yield "margin", f"{report['margin']:.3f} of the pixel range"
-    chance = facts["false_positive"]
     yield "false positives", f"2^{chance['log2']} an image, for any images that do not depend on the code"
     near = ", ".join(f"{wrong}: 2^{log2:.0f}" for wrong, log2 in chance["log2_within_bits"].items())
     yield "within t bits", near
-    yield "a license brings", ", ".join(tensor["name"] for tensor in facts["gate"])
-    if facts["sealed_bytes"] is not None:
-        yield "sealed weights", f"{facts['sealed_bytes']:,} bytes, encrypted; a license brings their key"
-    yield "files", "\n".join(f"{name}, {file['bytes']:,} bytes, intact" for name, file in facts["files"].items())

@@ -8,11 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
+from keylatch.cli._block_training import (
+    Method,
+    accuracy_lines,
+    draw_key,
+    key_from,
+    key_vault,
+    train_under,
+    training_from,
+)
 from keylatch.cli._new_files import check_free
 from keylatch.cli._options import JsonOption, PassphraseFile, new_passphrase_from, passphrase_from
 from keylatch.cli._output import print_facts, print_json, working
 from keylatch.errors import LockError
-from keylatch.keys import Vault, open_issuer_key, write_vault
+from keylatch.keys import SecretBytes, Vault, open_issuer_key, read_vault, write_vault
 
 
 def lock(
@@ -28,7 +37,22 @@ def lock(
     ] = "0",
     std: Annotated[str, typer.Option("--std", help="Then divided by, e.g. 0.229,0.224,0.225.")] = "1",
     layout: Annotated[str, typer.Option("--layout", help="NCHW or NHWC.")] = "NCHW",
-    method: Annotated[str, typer.Option("--method", help="The lock method: code.")] = "code",
+    method: Annotated[
+        str, typer.Option("--method", help="code; shf, np, ffx (block transforms); or several, joined by +.")
+    ] = "code",
+    block_size: Annotated[int, typer.Option("--block-size", min=2, help="Side of a transform's blocks.")] = 4,
+    absorb: Annotated[
+        bool, typer.Option("--absorb", help="Let a patchify stem (ViT, ConvNeXt …) absorb shf and np, untrained.")
+    ] = False,
+    train: Annotated[
+        Path | None, typer.Option("--train", help="Pictures to train on under the key, a subfolder for each class.")
+    ] = None,
+    validation: Annotated[Path | None, typer.Option("--validation", help="Other pictures, to measure on.")] = None,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the training pictures.")] = 20,
+    subset: Annotated[float, typer.Option("--subset", help="Share of the training pictures to use.")] = 1.0,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="Written after each epoch; an interrupted training goes on.")
+    ] = None,
     patch_size: Annotated[int, typer.Option("--patch-size", min=1, help="Side of the patch in pixels.")] = 16,
     code_bits: Annotated[int | None, typer.Option("--code-bits", help="Default: 256, less for small patches.")] = None,
     corner: Annotated[
@@ -54,35 +78,64 @@ def lock(
     passphrase_file: PassphraseFile = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Lock a network, in seconds, without data or training. Writes the locked network and its secret."""
-    check_free(out, secret)
-    if method != "code":
-        raise LockError(f"lock method {method!r} is not available", hint="use --method code")
+    """Lock a network: with a code, in seconds and without data, or with a key for its images."""
+    wanted = Method.parse(method)
+    training = training_from(wanted, absorb, train, validation, epochs, subset, checkpoint)
+    resumed = checkpoint is not None and checkpoint.exists() and secret.exists()
+    check_free(out, *([] if resumed else [secret]))
     from keylatch.cli._source import load_network
-    from keylatch.locks import code_lock, save_locked
+    from keylatch.locks import block_lock, code_lock, save_locked
 
     spec = _spec(image, mean, std, layout)
-    key = None if issuer is None else open_issuer_key(issuer, passphrase=passphrase_from(passphrase_file))
+    seal = _seal(issuer, passphrase_file, new=not resumed)
     network = load_network(source, weights)
+    blocks: Any = None
+    trained: Any = None
     start = time.perf_counter()
+    if wanted.steps:
+        blocks = key_from(read_vault(secret, **seal)) if resumed else draw_key(wanted, block_size, spec.channels)
+    if training is not None:
+        if checkpoint is not None and not resumed:
+            write_vault(secret, key_vault(blocks), **seal)  # without it the checkpoint would be worth nothing
+        trained = train_under(blocks, network, spec, training)
+        network = trained.model
     with working(f"locking {source}"):
-        locked = code_lock(
-            network, spec, patch_size=patch_size, code_bits=code_bits, corner=_corner(corner), layers=layer,
-            gates=gates, sealed_share=sealed, calibration=_images(calibration),
-        )  # fmt: skip
+        if wanted.code:
+            locked = code_lock(
+                network, spec, patch_size=patch_size, code_bits=code_bits, corner=_corner(corner), layers=layer,
+                gates=gates, sealed_share=sealed, calibration=_images(calibration), blocks=blocks, absorb=absorb,
+            )  # fmt: skip
+        else:
+            locked = block_lock(network, spec, blocks, absorb=absorb)
     seconds = time.perf_counter() - start
-    vault = Vault({"lock": locked.secret.to_arrays()})
-    if key is None:
-        write_vault(secret, vault, passphrase=new_passphrase_from(passphrase_file))
-    else:
-        write_vault(secret, vault, issuer=key)
+    existed = secret.exists()
+    write_vault(secret, Vault({"lock": locked.secret.to_arrays()}), overwrite=existed, **seal)
     try:
         save_locked(out, locked.module, locked.report)
     except BaseException:
-        secret.unlink()  # ours, made a moment ago; without its network it opens nothing
+        if not existed:
+            secret.unlink()  # ours, made a moment ago; without its network it opens nothing
         raise
     facts = {"locked": str(out), "secret": str(secret), "seconds": round(seconds, 2), "report": locked.report.to_json()}
-    print_json(facts) if as_json else print_facts(_lines(facts, locked.report))
+    if trained is not None:
+        facts["training"] = trained.report.to_json()
+    lines = [*_lines(facts, locked.report), *([] if trained is None else accuracy_lines(trained.report))]
+    print_json(facts) if as_json else print_facts(lines)
+
+
+def _seal(issuer: str | None, passphrase_file: Path | None, *, new: bool) -> dict[str, Any]:
+    """What the vault is sealed under; a passphrase is asked for once, however often the vault is written."""
+    if issuer is not None:
+        return {"issuer": open_issuer_key(issuer, passphrase=passphrase_from(passphrase_file))}
+    ask = (new_passphrase_from if new else passphrase_from)(passphrase_file)
+    answers: list[SecretBytes | bytes] = []
+
+    def answer(what: str) -> SecretBytes | bytes:
+        if not answers:
+            answers.append(ask(what))
+        return answers[0]
+
+    return {"passphrase": answer}
 
 
 def _spec(image: str, mean: str, std: str, layout: str) -> Any:
@@ -119,16 +172,29 @@ def _images(path: Path | None) -> Any:
 
 
 def _lines(facts: dict[str, Any], report: Any) -> list[tuple[str, object]]:
-    layers = "\n".join(f"{layer.name}, {layer.channels} channels, centered by {layer.means}" for layer in report.layers)
     return [
         ("locked network", facts["locked"]),
         ("secret", f"{facts['secret']}  (keep it; whoever has it can open the model)"),
         ("time", f"{facts['seconds']} s"),
+        *(_code_lines(report) if report.layers else []),
+        *(_block_lines(report.blocks) if report.blocks is not None else []),
+        ("unlocked error", f"{report.unlocked_error:.1e} of the output range"),
+        ("locked difference", f"{report.locked_difference:.2f} of the output range"),
+    ]
+
+
+def _code_lines(report: Any) -> list[tuple[str, object]]:
+    layers = "\n".join(f"{layer.name}, {layer.channels} channels, centered by {layer.means}" for layer in report.layers)
+    return [
         ("gated layers", layers),
         ("withheld", f"{report.sealed_parameters:,} of {report.parameters:,} weights; licenses carry them"),
         ("code", f"{report.code_bits} bits, margin {report.margin:.3f} of the pixel range"),
         ("false positives", f"2^{report.log2_false_positive} an image"),
         ("cost", f"none while running; opening goes over {report.gated_parameters:,} gated weights"),
-        ("unlocked error", f"{report.unlocked_error:.1e} of the output range"),
-        ("locked difference", f"{report.locked_difference:.2f} of the output range"),
     ]
+
+
+def _block_lines(blocks: Any) -> list[tuple[str, object]]:
+    how = "absorbed by the stem: weak where the original weights are public" if blocks.absorbed else "trained"
+    size = f"{blocks.block_size} x {blocks.block_size}"
+    return [("blocks", f"{'+'.join(blocks.steps)}, {size}, 2^{blocks.log2_key_space:.0f} keys, {how}")]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attack_world
+import block_world
 import pytest
 import torch
 from torch import nn
@@ -56,5 +58,16 @@ def case_for(world: attack_world.World) -> Callable[..., Case]:
 
     def make(attack: Attack, variant: Variant | None = None, **options: object) -> Case:
         return world.case(world.variants(attack)[0] if variant is None else variant, **options)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> block_world.Make:
+    """Makes each of the models with a block transform once."""
+
+    @functools.cache
+    def make(name: str) -> attack_world.World:
+        return block_world.MAKERS[name](tmp_path_factory.mktemp("blocks"))
 
     return make

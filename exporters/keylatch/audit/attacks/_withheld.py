@@ -8,6 +8,7 @@ import torch
 
 from keylatch.audit._gates import Gate
 from keylatch.audit._target import Target
+from keylatch.audit.attacks._block_key import block_tensors
 from keylatch.audit.attacks._sign_chain import gates_with_layers
 from keylatch.audit.attacks._weight_layers import (
     WeightLayer,
@@ -21,7 +22,8 @@ from keylatch.audit.onnx_network import Node, OnnxNetwork
 
 def withheld_weights(target: Target) -> tuple[str, ...]:
     """Names of the gate tensors that are weights or biases of layers."""
-    network, names = target.network(), set(target.gate_names)
+    # A block transform may stand in the first layer's weights; its key is no weight.
+    network, names = target.network(), set(target.gate_names) - block_tensors(target)
     read = [value for layer in weight_layers(network, target.gates) for value in (layer.weight, layer.bias) if value]
     found = {name for value in read for name in initializers_behind(network, value)} & names
     return tuple(name for name in target.gate_names if name in found)
@@ -56,11 +58,11 @@ def weights_from_base(target: Target, base: OnnxNetwork, image: torch.Tensor) ->
     for shape, layers in ours.items():
         for layer, other in zip(layers, theirs.get(shape, ()), strict=False):
             weight, bias = folded(base, other, image)
-            _enter(
-                found, initializers_behind(network, layer.weight) & withheld, _in_form(weight, network, layer, image)
-            )
+            weights = initializers_behind(network, layer.weight) & withheld
+            _enter(found, weights, _in_form(weight, network, layer, image))
             if layer.bias:
-                _enter(found, initializers_behind(network, layer.bias) & withheld, bias)
+                # A block transform in a layer's weights makes the bias follow from them too.
+                _enter(found, initializers_behind(network, layer.bias) & withheld - weights, bias)
     return {name: value.float().reshape(network.initializer(name).shape) for name, value in found.items()}
 
 

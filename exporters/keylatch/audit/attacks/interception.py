@@ -9,6 +9,7 @@ import torch
 
 from keylatch.audit._attack import Case, Given, Outcome, Resources, Variant
 from keylatch.audit._target import Target
+from keylatch.audit.attacks._block_key import block_tensors
 from keylatch.audit.attacks._code_key import centered, code_key
 from keylatch.audit.attacks.trigger_inversion import find_pasted
 from keylatch.audit.onnx_network import OnnxNetwork
@@ -33,8 +34,8 @@ class Interception:
     version: int = 2
 
     def variants(self, target: Target, resources: Resources) -> Sequence[Variant]:
-        """One pair with other images, and ten pairs alone, for locks that change the image; a code lock does not."""
-        if not resources.owner or transformed_image(target) is None:
+        """One pair with other images, and ten pairs alone, for locks that paste; known-pair is for block transforms."""
+        if not resources.owner or block_tensors(target) or transformed_image(target) is None:
             return []
         if resources.pool < _PAIRS:
             return []

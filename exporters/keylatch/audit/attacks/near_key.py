@@ -11,6 +11,7 @@ import torch
 from keylatch.audit._attack import Case, Given, Outcome, Resources, Variant
 from keylatch.audit._owner import Array, code_description, with_values
 from keylatch.audit._target import Target
+from keylatch.audit.attacks._block_key import lone_block_key
 from keylatch.errors import InputError
 
 SHARES = (0.01, 0.05, 0.25)
@@ -26,8 +27,11 @@ class NearKey:
     version: int = 1
 
     def variants(self, target: Target, resources: Resources) -> Sequence[Variant]:
-        """1 bit, 1 %, 5 % and 25 % of a code; without a code, of the entries of every gate tensor."""
-        if not resources.owner or not target.gate_names:
+        """1 bit, 1 %, 5 % and 25 % of a code; without a code, of the entries of every gate tensor.
+
+        For locks that are a block transform, near-block-key spoils a key so that it still is one.
+        """
+        if not resources.owner or not target.gate_names or lone_block_key(target) is not None:
             return []
         description = code_description(target)
         if description is not None:

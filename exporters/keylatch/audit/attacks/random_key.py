@@ -9,6 +9,7 @@ import torch
 
 from keylatch.audit._attack import Case, Given, Outcome, Resources, Variant
 from keylatch.audit._target import Target
+from keylatch.audit.attacks._block_key import block_key, block_values, lone_block_key
 from keylatch.audit.attacks._code_key import CodeKey, centered, code_key
 from keylatch.audit.onnx_network import OnnxNetwork
 from keylatch.locks._patch import find_patch
@@ -26,8 +27,11 @@ class RandomKey:
     version: int = 1
 
     def variants(self, target: Target, resources: Resources) -> Sequence[Variant]:
-        """One, for every locked model that has gate tensors; images only where means can be estimated from them."""
-        if not target.gate_names:
+        """One, for every locked model that has gate tensors; images only where means can be estimated from them.
+
+        For locks that are a block transform, random-block-key draws a key that is one.
+        """
+        if not target.gate_names or lone_block_key(target) is not None:
             return []
         images = min(_IMAGES, resources.pool) if code_key(target) is not None else 0
         return [Variant(Given(unlabeled=images, key="a random key"), weight=0.2)]
@@ -38,6 +42,10 @@ class RandomKey:
         if key is None or not len(case.images):
             return Outcome(_with_random_tensors(case))
         network = with_code(case.target, key, key.random_code(case.generator))
+        blocks = block_key(case.target)
+        if blocks is not None:
+            for name, value in block_values(case.target, blocks.random(case.generator)).items():
+                network.substitute(name, value)
         return Outcome(centered(network, case.target, case.images, key))
 
 
