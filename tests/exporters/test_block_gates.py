@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,18 @@ OTHERS = {
     "sealed": Case(networks.Tokens, absorb=True, options={"sealed_weights": True}),
 }
 CASES = {**SHOWN, **STEMS, **OTHERS}
+# The others have every property at least once.
+SLOW = {
+    "floats, half", "floats, shf", "bytes, np", "floats, one block", "bytes, gray", "bytes, NHWC", "bytes, ffx, half",
+    "floats, ffx, NHWC", "stem, half", "stem, bytes, half", "stem, not absorbed", "stem without bias",
+    "convolutions, code, ffx, bytes",
+}  # fmt: skip
+
+
+def marked(names: Iterable[str]) -> list[Any]:
+    """Names of cases, some of them only for `make test-all`."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in names]
+
 
 Make = Callable[[str], Artifact]
 
@@ -179,7 +191,7 @@ def credentials(artifact: Artifact, device: FileDeviceKey) -> dict[str, Any]:
     return {"license": license, "key": device, "trust": ISSUER.public}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", marked(CASES))
 def test_a_license_makes_the_runtime_give_the_opened_network(name: str, made: Make, device: FileDeviceKey) -> None:
     artifact = made(name)
     session = InferenceSession(artifact.path, **credentials(artifact, device))
@@ -190,7 +202,7 @@ def test_a_license_makes_the_runtime_give_the_opened_network(name: str, made: Ma
         assert relative(keyed, expected[:batch]) <= CASES[name].tolerance
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "sealed"])
+@pytest.mark.parametrize("name", marked([name for name in CASES if name != "sealed"]))
 def test_without_a_key_it_is_the_locked_network(name: str, made: Make) -> None:
     artifact = made(name)
     locked, opened = (torch_outputs(name, artifact.locked, opened=opened) for opened in (False, True))
@@ -201,7 +213,7 @@ def test_without_a_key_it_is_the_locked_network(name: str, made: Make) -> None:
     np.testing.assert_array_equal(by_runtime, artifact.run(fed(name)))
 
 
-@pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.parametrize("name", marked(SHOWN))
 def test_a_network_is_shown_what_the_transform_gives(name: str, made: Make) -> None:
     artifact, expected = made(name), shown_values(name)
     shown = artifact.run(fed(name), artifact.gate_values)
@@ -221,7 +233,7 @@ def with_output(artifact: Artifact, operator: str, values: Mapping[str, np.ndarr
     return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("bytes") and "ffx" not in name])
+@pytest.mark.parametrize("name", marked([name for name in CASES if name.startswith("bytes") and "ffx" not in name]))
 def test_bytes_inside_the_graph_are_exactly_the_transform_s(name: str, made: Make) -> None:
     artifact, case = made(name), CASES[name]
     pixels = networks.pixels(4, case.spec.channels)
@@ -264,7 +276,7 @@ def test_each_gate_tensor_is_needed(name: str, made: Make) -> None:
         assert relative(artifact.run(fed(name), some), expected) >= 0.01, left_out
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", marked(CASES))
 def test_the_graph_moves_blocks_by_two_operators(name: str, made: Make) -> None:
     graph = made(name).graph().graph
     if name != "sealed":
@@ -280,7 +292,7 @@ def test_the_graph_moves_blocks_by_two_operators(name: str, made: Make) -> None:
             assert given.get("mode", b"DCR") == b"DCR"
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", marked(CASES))
 def test_nothing_unused_is_left_in_the_graph(name: str, made: Make) -> None:
     """onnxruntime warns of each unused initializer whenever it opens the file."""
     graph = made(name).graph().graph
@@ -303,8 +315,8 @@ def optimized(path: Path, values: Mapping[str, np.ndarray]) -> Counter[str]:
     return Counter(node.op_type for node in graph.node)
 
 
-@pytest.mark.parametrize("name", ["stem", "stem, whole patches", "stem, not absorbed", "stem without bias",
-                                  "stem, code", "another key"])  # fmt: skip
+@pytest.mark.parametrize("name", marked(["stem", "stem, whole patches", "stem, not absorbed", "stem without bias",
+                                  "stem, code", "another key"]))  # fmt: skip
 def test_behind_a_patchify_stem_a_keyed_session_has_exactly_the_operators_of_a_plain_one(
     name: str, made: Make, tmp_path: Path
 ) -> None:
@@ -387,7 +399,7 @@ def key_forms(key: BlockTransform) -> list[bytes]:
     return [form.tobytes() for form in forms]
 
 
-@pytest.mark.parametrize("name", ["floats", "bytes", "bytes, ffx", "stem", "stem, code", "stem, half"])
+@pytest.mark.parametrize("name", marked(["floats", "bytes", "bytes, ffx", "stem", "stem, code", "stem, half"]))
 def test_no_file_of_an_artifact_holds_the_key(name: str, made: Make) -> None:
     artifact = made(name)
     changed = [value for key, value in artifact.gate_values.items() if key.startswith("blocks.")]
