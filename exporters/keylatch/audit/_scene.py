@@ -16,6 +16,7 @@ from keylatch.errors import InputError
 from keylatch.locks import InputSpec
 from keylatch.runtime import GRAPH_NAME, read_model_files
 
+_MASK, _PERMUTATION = "gate.mask", "blocks.permutation"
 _PROBES = 2
 
 
@@ -89,7 +90,7 @@ def require_locked(target: Target) -> int:
         ArtifactError: A file is not the one of the manifest.
     """
     network = target.network()
-    if target.manifest.lock.get("method") == "code" and bool(network.initializer("gate.mask").any()):
+    if _is_open(network, target):
         raise InputError(
             f"{target.path} is not locked: its gate.bin holds opened values",
             hint="audit the artifact as `keylatch export` wrote it, which is what you ship",
@@ -98,6 +99,16 @@ def require_locked(target: Target) -> int:
     with read_model_files(target.path) as files:
         files.finish()
     return count_classes(network, target.spec, str(target.path))
+
+
+def _is_open(network: OnnxNetwork, target: Target) -> bool:
+    """Whether the file's gate tensors hold a patch or a key."""
+    if _MASK in target.gate_names and bool(network.initializer(_MASK).any()):
+        return True
+    if _PERMUTATION not in target.gate_names:
+        return False
+    permutation = network.initializer(_PERMUTATION)
+    return not torch.equal(permutation, torch.arange(len(permutation)))
 
 
 def load_plain(path: Path, spec: InputSpec) -> PlainNetwork:
