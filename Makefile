@@ -60,12 +60,14 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/end_to_end.py $(SPEED)
 	$(BIN)/python benchmarks/throughput.py $(SPEED)
 	$(BIN)/python benchmarks/gate_only.py
+	$(BIN)/python benchmarks/block_overhead.py
 	$(BIN)/python benchmarks/open_time.py $(SPEED)
 	$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/license_time.py
 	$(BIN)/python benchmarks/issue_rate.py
 	$(BIN)/python benchmarks/code_leak.py
 	$(if $(DATA),$(BIN)/python benchmarks/lock_quality.py --data $(DATA))
+	$(if $(DATA),$(BIN)/python benchmarks/block_training.py --data $(DATA))
 
 # Needs an NVIDIA GPU, and onnxruntime-gpu in place of onnxruntime: pip install '.[gpu,export,report]' transformers.
 # PYTHON_GPU: the Python that has them. Card and driver are recorded.

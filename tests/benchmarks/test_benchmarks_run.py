@@ -26,6 +26,7 @@ OWN = {
     "end_to_end": {"preprocessing_p50_ms"},
     "throughput": {"plain_images_per_second", "keyed_images_per_second", "runs_a_round"},
     "gate_only": {"gate_us", "copy_us"},
+    "block_overhead": {"block_size"},
     "open_time": {"megabytes", "license_p50_ms", "peak_rss_mb"},
 }
 MODES = {
@@ -33,6 +34,7 @@ MODES = {
     "end_to_end": ["from uint8"],
     "throughput": ["1 thread", "2 threads", "4 threads", "run_async"],
     "gate_only": ["keyed", "locked"],
+    "block_overhead": ["shf", "shf+np", "shf+np+ffx"],
     "open_time": ["open", "open, sealed"],
 }
 
