@@ -79,8 +79,8 @@ def quiet(progress: TrainingProgress) -> None:
 
 
 def tune(model: nn.Module | None = None, **options: Any) -> FineTuned:
-    arguments = {"spec": SPEC, "transform": KEY, "train": TRAIN, "validation": VALIDATION, **options}
-    given = [arguments.pop(name) for name in ("spec", "transform", "train", "validation")]
+    arguments = {"spec": SPEC, "key": KEY, "train": TRAIN, "validation": VALIDATION, **options}
+    given = [arguments.pop(name) for name in ("spec", "key", "train", "validation")]
     settings = {"epochs": 3, "batch": 32, "device": "cpu", "progress": quiet, **arguments}
     return fine_tune(model or network(), *given, **settings)
 
@@ -164,7 +164,7 @@ def test_near_keys_come_nearer_as_they_are_named(monkeypatch: pytest.MonkeyPatch
         return near(key, count, generator)
 
     monkeypatch.setattr(BlockTransform, "near", watch)
-    tune(epochs=1, transform=BlockTransform.draw(("shf",), block_size=8, seed=bytes(32)))
+    tune(epochs=1, key=BlockTransform.draw(("shf",), block_size=8, seed=bytes(32)))
     assert asked == [1, 2, 10, 48]  # of 192 entries
 
 
@@ -553,9 +553,9 @@ def test_an_interruption_within_an_epoch_costs_only_that_epoch(tmp_path: Path) -
      ({"subset": 0.5}, "subset 1.0, expected 0.5"), ({"patience": 1}, "patience None, expected 1"),
      ({"augment": no_augment}, "augment shift_and_flip, expected no_augment"),
      ({"mixed_precision": True}, "precision torch.float32, expected torch.bfloat16"),
-     ({"transform": BlockTransform.draw(("shf", "np"), block_size=4, seed=bytes(32))}, "run: other key$"),
-     ({"transform": BlockTransform.draw(("shf",), block_size=4, seed=bytes(range(32)))}, r"shf\+np, expected shf"),
-     ({"transform": BlockTransform.draw(("shf", "np"), block_size=8, seed=bytes(32))}, "block_size 4, expected 8"),
+     ({"key": BlockTransform.draw(("shf", "np"), block_size=4, seed=bytes(32))}, "run: other key$"),
+     ({"key": BlockTransform.draw(("shf",), block_size=4, seed=bytes(range(32)))}, r"shf\+np, expected shf"),
+     ({"key": BlockTransform.draw(("shf", "np"), block_size=8, seed=bytes(32))}, "block_size 4, expected 8"),
      ({"train": TRAIN[:-1]}, "training images 180, expected 160"),
      ({"validation": VALIDATION[:-1]}, "validation images 90, expected 64"),
      ({"train": batches(*textures(180, 3))}, "run: other pixels or labels, other key$"),
@@ -588,7 +588,7 @@ def checkpoint_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def test_a_checkpoint_holds_no_key(tmp_path: Path) -> None:
     path = tmp_path / "run.pt"
     key = BlockTransform.draw(("shf", "np", "ffx"), block_size=4, seed=bytes(range(32)))
-    tune(transform=key, checkpoint=path, epochs=1, patience=1)
+    tune(key=key, checkpoint=path, epochs=1, patience=1)
     data = path.read_bytes()
     secrets = (key.permutation, key.negated, key.encrypted, key.table, key.table[key.table > 255])
     for secret in secrets:
@@ -794,9 +794,9 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "subset too small": ({"subset": 0.01}, "a subset of 0.01 leaves class 2 without image"),
     "raw bytes": ({"spec": InputSpec(3, SIDE, SIDE, dtype="uint8")}, "takes uint8 images, .* needs float32"),
     "blocks that do not fit": (
-        {"transform": BlockTransform.draw(("shf",), block_size=5)}, "16 x 16 is not divisible into blocks of 5 x 5"),
+        {"key": BlockTransform.draw(("shf",), block_size=5)}, "16 x 16 is not divisible into blocks of 5 x 5"),
     "key of other channels": (
-        {"transform": BlockTransform.draw(("shf",), block_size=4, channels=1)}, "images are RGB"),
+        {"key": BlockTransform.draw(("shf",), block_size=4, channels=1)}, "images are RGB"),
     "grayscale": ({"train": with_images(lambda x: x[:, :1])}, r"training .* \(32, 1, 16, 16\), expected \(N, 3, 16,"),
     "other size": ({"validation": with_images(lambda x: x[:, :, :8])}, r"validation .* shape \(32, 3, 8, 16\)"),
     "channels last": ({"train": with_images(lambda x: x.permute(0, 2, 3, 1))}, r"shape \(32, 16, 16, 3\)"),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from keylatch.exporters._graph_builder import GraphBuilder
+from keylatch.exporters._graph_builder import GraphBuilder, inverse_permutation
 
 PERMUTATION = "blocks.permutation"
 _SCALE, _OFFSET = "blocks.scale", "blocks.offset"
@@ -37,7 +37,7 @@ def rewrite_block_gate(model: ir.Model, block_size: int, defaults: Mapping[str, 
     anchor = next(graph.initializers[name] for name in _ANCHORS if name in graph.initializers)
     middle = anchor.consumers()[0]
     gather = _gather_before(middle)
-    gather.replace_input_with(1, _initializer(graph, PERMUTATION, np.asarray(defaults[PERMUTATION])))
+    gather.replace_input_with(1, builder.initializer(PERMUTATION, np.asarray(defaults[PERMUTATION])))
     opening = _reshaped_by(gather.inputs[0], _TO_PLANES)
     closing = _reshaped_by(_planes_end(middle), _TO_IMAGE)
     image, end = (nodes[0].inputs[0] for nodes in (opening, closing))
@@ -54,17 +54,6 @@ def rewrite_block_gate(model: ir.Model, block_size: int, defaults: Mapping[str, 
     folded = _SCALE in graph.initializers and _fold_into_layer(builder, image, new, block_size)
     graph.sort()
     return folded
-
-
-def _initializer(graph: ir.Graph, name: str, array: Any) -> ir.Value:
-    value = ir.Value(
-        name=name,
-        shape=ir.Shape(array.shape),
-        type=ir.TensorType(ir.DataType.INT64),
-        const_value=ir.tensor(array, name=name),
-    )
-    graph.register_initializer(value)
-    return value
 
 
 def _gather_before(node: ir.Node) -> ir.Node:
@@ -111,7 +100,7 @@ def _fold_into_layer(builder: GraphBuilder, image: ir.Value, shown: ir.Value, bl
     scale, offset, permutation = (builder.graph.initializers[name] for name in (_SCALE, _OFFSET, PERMUTATION))
     scaled = builder.add("SpaceToDepth", _as_float(builder, weight), blocksize=block_size)
     shift = builder.add("Mul", scaled, offset)
-    moved = builder.add("Gather", builder.add("Mul", scaled, scale), _inverse(builder, permutation), axis=1)
+    moved = builder.add("Gather", builder.add("Mul", scaled, scale), inverse_permutation(builder, permutation), axis=1)
     plain = builder.add("DepthToSpace", moved, blocksize=block_size)
     bias = builder.add("ReduceSum", shift, builder.constant([1, 2, 3]), keepdims=0)
     if len(layer.inputs) > 2 and layer.inputs[2] is not None:
@@ -134,12 +123,6 @@ def _reads_blocks(layer: ir.Node, weight: ir.Value, block_size: int) -> bool:
     plain = not any(pads) and set(dilations) == {1} and layer.attributes.get_int("group", 1) == 1
     automatic = layer.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
     return plain and not automatic and kernel == strides and not any(side % block_size for side in kernel)
-
-
-def _inverse(builder: GraphBuilder, permutation: ir.Value) -> ir.Value:
-    """The inverse permutation: place permutation[k] holds k."""
-    places = builder.constant(range(int(str(next(iter(permutation.shape or ()))))))
-    return builder.add("ScatterElements", places, permutation, places)
 
 
 def _as_float(builder: GraphBuilder, value: ir.Value) -> ir.Value:

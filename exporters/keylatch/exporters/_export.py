@@ -21,6 +21,7 @@ from torch import nn
 
 from keylatch.errors import ExportError
 from keylatch.exporters._block_gates import rewrite_block_gate
+from keylatch.exporters._channel_gates import fold_channel_keys
 from keylatch.exporters._graph_builder import drop_unused_initializers
 from keylatch.exporters._input_scale import fold_input_scale
 from keylatch.exporters._layout import write_graph
@@ -120,6 +121,8 @@ def export(
     model = to_onnx(computed, computed.spec, computed.outputs.names, opset=opset)
     if computed.blocks is not None:
         rewrite_block_gate(model, computed.blocks.description.block_size, computed.gate_tensors())
+    if computed.channels:
+        fold_channel_keys(model, {name: computed.get_buffer(name) for name in computed.channel_names()})
     _require_gate(model, values)
     if computed.gate is not None:
         add_opened_branches(model, mask="gate.mask", patch="gate.patch")

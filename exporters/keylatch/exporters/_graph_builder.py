@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import onnx_ir as ir
 
@@ -41,6 +42,17 @@ class GraphBuilder:
         tensor = ir.tensor(list(values), dtype=ir.DataType.INT64, name=name)
         shape = ir.Shape([len(values)])
         value = ir.Value(name=name, shape=shape, type=ir.TensorType(ir.DataType.INT64), const_value=tensor)
+        self.graph.register_initializer(value)
+        return value
+
+    def initializer(self, name: str, array: Any) -> ir.Value:
+        """A new initializer under a name of its own, int64."""
+        value = ir.Value(
+            name=name,
+            shape=ir.Shape(array.shape),
+            type=ir.TensorType(ir.DataType.INT64),
+            const_value=ir.tensor(array, name=name),
+        )
         self.graph.register_initializer(value)
         return value
 
@@ -101,6 +113,13 @@ class GraphBuilder:
         }
         self.graph.append(ir.node("If", [condition], branches, outputs=chosen, name=self.name()))
         return chosen
+
+
+def inverse_permutation(builder: GraphBuilder, permutation: ir.Value) -> ir.Value:
+    """The inverse of a permutation (n,) int64: place permutation[k] holds k."""
+    size = 0 if permutation.shape is None else int(str(permutation.shape[0]))
+    places = builder.constant(range(size))
+    return builder.add("ScatterElements", places, permutation, places)
 
 
 def drop_unused_initializers(graph: ir.Graph) -> None:

@@ -13,6 +13,8 @@ from keylatch.locks._block_gate import BlockDescription
 from keylatch.locks._block_lock import block_lock
 from keylatch.locks._block_transform import BlockTransform, identity_transform
 from keylatch.locks._capture import OutputLayout
+from keylatch.locks._channel_key import ChannelKey
+from keylatch.locks._channel_lock import channel_lock
 from keylatch.locks._code import log2_chance_within
 from keylatch.locks._code_description import CodeLockDescription
 from keylatch.locks._code_lock import code_lock
@@ -23,7 +25,7 @@ from keylatch.locks._key_training_report import FineTuned, FineTuneReport, Train
 from keylatch.locks._locked import Locked
 from keylatch.locks._locked_module import LockedModule
 from keylatch.locks._patch_gate import PatchPlace
-from keylatch.locks._report import BlockReport, LayerReport, LockReport
+from keylatch.locks._report import BlockReport, ChannelReport, LayerReport, LockReport
 from keylatch.locks._sample_images import sample_images
 from keylatch.locks._secret import LockSecret
 from keylatch.locks._storage import load_locked, load_program, save_locked
@@ -34,6 +36,8 @@ __all__ = [
     "BlockDescription",
     "BlockReport",
     "BlockTransform",
+    "ChannelKey",
+    "ChannelReport",
     "CodeLockDescription",
     "FineTuneReport",
     "FineTuned",
@@ -47,6 +51,7 @@ __all__ = [
     "PatchPlace",
     "TrainingProgress",
     "block_lock",
+    "channel_lock",
     "code_lock",
     "fine_tune",
     "identity_transform",

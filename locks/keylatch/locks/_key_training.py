@@ -3,7 +3,7 @@
 Source: "Transfer Learning-Based Model Protection With Secret Key" (arXiv 2103.03525): start from pre-trained weights,
 fine-tune on a small subset of the images, every block transformed with the key.
 
-    key = BlockTransform.draw(("shf",), block_size=4)
+    key = BlockTransform.draw(("shf",), block_size=4)  # or ChannelKey.draw(model, ["layer3.0.conv1"])
     tuned = fine_tune(model, spec, key, train_loader, test_loader, subset=0.1, checkpoint="run.pt")
     print(tuned.report.to_json())
 """
@@ -26,16 +26,16 @@ from torch import nn
 from torch.nn import functional
 
 from keylatch.errors import LockError
-from keylatch.locks._block_transform import BlockTransform, identity_transform
 from keylatch.locks._input_spec import InputSpec
-from keylatch.locks._key_accuracy import KeyAccuracy, near_keys, wrong_keys
+from keylatch.locks._key_accuracy import KeyAccuracy, checked_scores, near_keys, wrong_keys
 from keylatch.locks._key_training_data import (
+    IGNORED,
     Augment,
     ImageSet,
     augmented,
     draw_subset,
     generator_for,
-    network_input,
+    no_augment,
     read_images,
     seed_for,
     shift_and_flip,
@@ -51,6 +51,7 @@ from keylatch.locks._training_checkpoint import (
     resume,
     save_checkpoint,
 )
+from keylatch.locks._training_key import TrainingKey, answers, describe_key, is_key, no_key
 
 LEARNING_RATE = 0.05
 _MOMENTUM, _WEIGHT_DECAY = 0.9, 5e-4
@@ -60,7 +61,7 @@ _WARM_UP_SHARE = 0.1
 def fine_tune(
     model: nn.Module,
     spec: InputSpec,
-    transform: BlockTransform,
+    key: TrainingKey,
     train: Iterable[Any],
     validation: Iterable[Any],
     *,
@@ -76,23 +77,27 @@ def fine_tune(
     seed: int = 0,
     progress: Callable[[TrainingProgress], None] | None = None,
 ) -> FineTuned:
-    """Train a copy of a classifier on images under a key: SGD, one warm-up and cosine cycle.
+    """Train a copy of a network on images under a key: SGD, one warm-up and cosine cycle.
 
     Both loaders are read once, into memory. They give pixels, as torchvision's `ToTensor` or `PILToTensor` does: leave
     `Normalize` and random changes out of them. The order in which they give them does not matter.
 
     Args:
-        model: Pre-trained, from an image batch to (N, classes) logits. It is copied, not changed.
+        model: Pre-trained, from an image batch to (N, classes) logits; for segmentation (N, classes, h, w), which are
+            enlarged to the labels' size. It is copied, not changed.
         spec: Size and normalization of its images; float32.
-        transform: The key; `identity_transform` for the same training without one, to compare with.
-        train: Batches of images (N, C, H, W), uint8 or float in [0, 1], and labels (N,) int64.
+        key: A `BlockTransform`, or a `ChannelKey` drawn for this model; `identity_transform` for the same training
+            without one, to compare with.
+        train: Batches of images (N, C, H, W), uint8 or float in [0, 1], and labels (N,) int64; for segmentation
+            (N, H, W), 255 where a pixel has no class.
         validation: The same; they decide an early stop and give the report's accuracies.
         epochs: Passes over the training images.
         subset: Share of the training images, drawn class by class.
         batch: Images in a step; the loaders' own batches do not matter.
         learning_rate: The largest, after the warm-up.
         augment: Changes a batch of pixels before the key does, drawing from torch's generators; it is given the images'
-            own dtype. Default `shift_and_flip`, for small photographs; `no_augment` for none.
+            own dtype. Default `shift_and_flip`, for small photographs, and nothing for segmentation, whose labels it
+            would not move; `no_augment` for none.
         device: Where to train; default the GPU if there is one.
         mixed_precision: Compute in bfloat16 where that can be done (float16 on older GPUs); default on a GPU only.
         patience: Stop after so many epochs without a better validation accuracy, and give back the best epoch's
@@ -120,23 +125,22 @@ def fine_tune(
     data = draw_subset(everything, subset, generator_for(seed, "subset"))
     network = copy.deepcopy(model).to(target)
     measure = KeyAccuracy(network, spec, held_back, batch, target)
-    _require_fit(measure, transform, data)
+    _require_fit(measure, key, data)
 
-    plain = identity_transform(transform.block_size, transform.channels)
+    plain = no_key(key)
     original = measure(plain)
     precision = _precision(mixed_precision, target)
-    settings = _Settings(
-        epochs, batch, learning_rate, augment or shift_and_flip, target, precision, patience, seed, subset
-    )
+    changed = augment or (no_augment if data.is_dense else shift_and_flip)
+    settings = _Settings(epochs, batch, learning_rate, changed, target, precision, patience, seed, subset)
     state = _start(network, settings)
-    run = {} if path is None else settings.describe(model, transform, spec, everything, held_back)
+    run = {} if path is None else settings.describe(model, key, spec, everything, held_back)
     if path is not None:
         resume(path, run, state)
     with told(progress) as tell:
         while not settings.finished(state):
             began = time.monotonic()
-            loss = _train_epoch(state, settings, data, lambda pixels: network_input(pixels, transform, spec))
-            state.record(EpochResult(loss, measure(transform)), keep_best=patience is not None)
+            loss = _train_epoch(state, settings, data, lambda pixels: answers(network, key, pixels, spec))
+            state.record(EpochResult(loss, measure(key)), keep_best=patience is not None)
             state.seconds += time.monotonic() - began
             if path is not None:
                 save_checkpoint(path, run, state)
@@ -145,11 +149,11 @@ def fine_tune(
     if state.best is not None:
         network.load_state_dict(state.best)
     network.zero_grad(set_to_none=True)
-    no_key = measure(plain)
+    without = measure(plain)
     report = FineTuneReport(
-        original=original, right_key=measure(transform), no_key=no_key,
-        wrong_key=wrong_keys(measure, transform, seed) if transform.steps else no_key,
-        near_key=near_keys(measure, transform, seed) if transform.steps else {},
+        original=original, right_key=measure(key), no_key=without,
+        wrong_key=wrong_keys(measure, key, seed) if is_key(key) else without,
+        near_key=near_keys(measure, key, seed) if is_key(key) else {},
         images=len(data), epochs=len(state.history), seconds=state.seconds, history=tuple(state.history),
     )  # fmt: skip
     return FineTuned(network.eval().cpu(), report)
@@ -179,18 +183,17 @@ class _Settings:
         return self.learning_rate * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up))) / 2
 
     def describe(
-        self, model: nn.Module, transform: BlockTransform, spec: InputSpec, train: ImageSet, validation: ImageSet
+        self, model: nn.Module, key: TrainingKey, spec: InputSpec, train: ImageSet, validation: ImageSet
     ) -> Run:
         """What another run would differ in; no key and no image."""
         return {
             "epochs": self.epochs, "batch": self.batch, "learning_rate": self.learning_rate, "subset": self.subset,
             "patience": self.patience, "seed": self.seed, "device": self.device.type, "precision": str(self.precision),
             "augment": getattr(self.augment, "__qualname__", type(self.augment).__qualname__),
-            "steps": "+".join(transform.steps), "block_size": transform.block_size, "spec": str(spec.to_json()),
-            **describe_model(model),
+            "spec": str(spec.to_json()), **describe_key(key), **describe_model(model),
             "training images": f"{len(train)}", "validation images": f"{len(validation)}",
             "pixels or labels": hashlib.sha256(b"images" + train.digest + validation.digest).digest(),
-            "key": key_digest(transform, train.digest),
+            "key": key_digest(key.to_arrays(), train.digest),
         }  # fmt: skip
 
 
@@ -209,7 +212,7 @@ def _start(network: nn.Module, settings: _Settings) -> TrainingState:
 
 
 def _train_epoch(
-    state: TrainingState, settings: _Settings, data: ImageSet, prepare: Callable[[torch.Tensor], torch.Tensor]
+    state: TrainingState, settings: _Settings, data: ImageSet, answer: Callable[[torch.Tensor], Any]
 ) -> float:
     """Train on all images once; the mean loss."""
     done, device = len(state.history), settings.device
@@ -222,10 +225,11 @@ def _train_epoch(
         for step, chosen in enumerate(order.tensor_split(parts), start=done * parts):
             for group in state.optimizer.param_groups:
                 group["lr"] = settings.rate(step, settings.epochs * parts)
-            images = prepare(augmented(data.images[chosen].to(device), settings.augment))
+            pixels = augmented(data.images[chosen].to(device), settings.augment)
             with torch.autocast(device.type, settings.precision, enabled=settings.precision != torch.float32):
-                scores = state.network(images)
-            loss = functional.cross_entropy(scores.float(), data.labels[chosen].to(device))
+                scores = checked_scores(answer(pixels), len(pixels), data)
+            labels = data.labels[chosen].to(device)
+            loss = functional.cross_entropy(scores.float(), labels, ignore_index=IGNORED if data.is_dense else -100)
             state.optimizer.zero_grad()
             state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             state.scaler.step(state.optimizer)
@@ -268,10 +272,13 @@ def _require_arguments(
         raise LockError(f"learning_rate is {learning_rate}, expected more than 0", hint=f"take {LEARNING_RATE}")
 
 
-def _require_fit(measure: KeyAccuracy, transform: BlockTransform, data: ImageSet) -> None:
+def _require_fit(measure: KeyAccuracy, key: TrainingKey, data: ImageSet) -> None:
     """Let two images go all the way, before hours of training."""
-    classes = measure.scores(data.images[:2], transform).shape[1]
-    for name, labels in (("training", data.labels), ("validation", measure.data.labels)):
+    if data.is_dense != measure.data.is_dense:
+        raise LockError("labels of one loader are per image, of the other per pixel", hint="give two of one kind")
+    classes = measure.scores(data.images[:2], key).shape[1]
+    for name, given in (("training", data.labels), ("validation", measure.data.labels)):
+        labels = given[given != IGNORED] if data.is_dense else given
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= classes:
             raise LockError(

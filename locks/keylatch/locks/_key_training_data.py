@@ -20,6 +20,8 @@ from keylatch.locks._randomness import SEED_BYTES, SeededDraws
 
 _LARGEST_SHIFT = 1 / 8  # of the image's side; on CIFAR's 32 pixels the usual 4 (He et al. 2016, section 4.2)
 
+IGNORED = 255  # the class of pixels that count neither in training nor in accuracy, as in Pascal VOC
+
 Augment = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -29,7 +31,7 @@ class ImageSet:
 
     Attributes:
         images: (N, C, H, W) uint8, or float32 in [0, 1].
-        labels: (N,) int64.
+        labels: (N,) int64; (N, H, W) for segmentation, `IGNORED` where a pixel has no class.
         digest: SHA-256 of images and labels.
     """
 
@@ -39,6 +41,11 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether every pixel has a class of its own."""
+        return self.labels.dim() > 1
 
 
 def read_images(batches: Iterable[object], spec: InputSpec, *, name: str) -> ImageSet:
@@ -78,7 +85,7 @@ def _checked(batch: object, spec: InputSpec, name: str) -> tuple[torch.Tensor, t
     match batch:
         case [torch.Tensor() as images, torch.Tensor() as labels]:
             _require_images(images, spec, name)
-            _require_labels(labels, len(images), name)
+            _require_labels(labels, images, name)
             kept = images if images.dtype == torch.uint8 else images.to(torch.float32)
             return kept.detach().cpu(), labels.detach().cpu()
     raise LockError(
@@ -103,16 +110,18 @@ def _require_images(images: torch.Tensor, spec: InputSpec, name: str) -> None:
         )
 
 
-def _require_labels(labels: torch.Tensor, count: int, name: str) -> None:
-    if labels.dtype != torch.int64 or tuple(labels.shape) != (count,):
+def _require_labels(labels: torch.Tensor, images: torch.Tensor, name: str) -> None:
+    whole, dense = (len(images),), (len(images), *images.shape[2:])
+    if labels.dtype != torch.int64 or tuple(labels.shape) not in (whole, dense):
         raise LockError(
-            f"labels of the {name} loader are {labels.dtype} of shape {tuple(labels.shape)}, expected int64 ({count},)",
+            f"labels of the {name} loader are {labels.dtype} of shape {tuple(labels.shape)}, expected int64 {whole}, "
+            f"or {dense} for segmentation",
             hint="give the class numbers, labels.long(); one-hot labels: labels.argmax(1)",
         )
 
 
 def draw_subset(data: ImageSet, share: float, generator: torch.Generator) -> ImageSet:
-    """Draw the same share of every class.
+    """Draw the same share of every class; of images for segmentation, any.
 
     Args:
         data: The images.
@@ -124,6 +133,9 @@ def draw_subset(data: ImageSet, share: float, generator: torch.Generator) -> Ima
     """
     if not 0 < share <= 1:
         raise LockError(f"subset is {share}, expected a share in (0, 1]", hint="give 0.1 for a tenth of the images")
+    if data.is_dense:
+        kept = torch.randperm(len(data), generator=generator)[: max(2, round(share * len(data)))].sort().values
+        return ImageSet(data.images[kept], data.labels[kept], data.digest)
     classes, sizes = torch.unique(data.labels, return_counts=True)
     if len(classes) < 2:
         raise LockError(
@@ -214,7 +226,12 @@ def network_input(pixels: torch.Tensor, transform: BlockTransform, spec: InputSp
     Returns:
         (N, *spec.shape) float32.
     """
-    values = transform.values(pixels).to(torch.float32)
+    return normalized(transform.values(pixels), spec)
+
+
+def normalized(pixels: torch.Tensor, spec: InputSpec) -> torch.Tensor:
+    """Pixels (N, C, H, W), uint8 or float in [0, 1], as the network takes them: (N, *spec.shape) float32."""
+    values = pixels.to(torch.float32) / (255 if pixels.dtype == torch.uint8 else 1)
     mean = torch.tensor(spec.mean, device=values.device).view(1, -1, 1, 1)
     std = torch.tensor(spec.std, device=values.device).view(1, -1, 1, 1)
     image = (values - mean) / std

@@ -25,6 +25,11 @@ from keylatch.locks._secret import LockSecret
 from keylatch.locks._sign_gates import mean_name
 
 
+def channel_key_name(index: int) -> str:
+    """Name of the buffer that permutes feature map `index`."""
+    return f"channel_key_{index}"
+
+
 class LockedModule(nn.Module):
     """A locked network. Evaluated as it is, it gives garbage; `opened(secret)` makes it the original network.
 
@@ -39,6 +44,7 @@ class LockedModule(nn.Module):
         gate: Reads the code, from the patch or from the image.
         blocks: Transforms the image by a key; before preprocessing if it takes bytes.
         preprocess: Maps the image to the network's own input, if they differ.
+        channels: Name and channels of each feature map that is permuted inside the body.
     """
 
     def __init__(
@@ -51,23 +57,33 @@ class LockedModule(nn.Module):
         gate: PatchGate | None = None,
         blocks: BlockGate | None = None,
         preprocess: Preprocess | None = None,
+        channels: tuple[tuple[str, int], ...] = (),
     ) -> None:
         super().__init__()
-        self.spec, self.outputs, self.description = spec, outputs, description
+        self.spec, self.outputs, self.description, self.channels = spec, outputs, description, channels
         self.gate, self.blocks, self.preprocess, self.body = gate, blocks, preprocess, body
 
     def describe(self) -> dict[str, Any]:
         """The public description of all locks, JSON-ready; it stands in the artifact's metadata."""
         own = self.own_spec.to_json()
-        code = {"method": "blocks", "input": own} if self.description is None else self.description.to_json()
-        return code if self.blocks is None else {**code, "blocks": self.blocks.description.to_json()}
+        method = "channels" if self.blocks is None else "blocks"
+        facts: dict[str, Any] = (
+            {"method": method, "input": own} if self.description is None else self.description.to_json()
+        )
+        if self.blocks is not None:
+            facts["blocks"] = self.blocks.description.to_json()
+        if self.channels:
+            facts["channels"] = [{"name": name, "channels": count} for name, count in self.channels]
+        return facts
 
     @property
     def own_spec(self) -> InputSpec:
         """The network's own input convention, behind any preprocessing."""
         if self.description is not None:
             return self.description.spec
-        return self.spec if self.blocks is None else self.blocks.target
+        if self.blocks is not None:
+            return self.blocks.target
+        return self.spec if self.preprocess is None else self.preprocess.target
 
     def flat(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The network's outputs as a flat tuple, in the order of `outputs.names`."""
@@ -106,11 +122,16 @@ class LockedModule(nn.Module):
     def gate_names(self) -> tuple[str, ...]:
         """Names of the gate tensors, which are buffers of this module."""
         blocks = () if self.blocks is None else tuple(f"blocks.{name}" for name in self.blocks.gate_names())
+        channels = self.channel_names()
         if self.description is None:
-            return blocks
+            return (*blocks, *channels)
         means = tuple(f"body.{mean_name(index)}" for index in range(len(self.description.layers)))
         sealed = tuple(f"body.{sealed_name(index)}" for index in range(len(self.description.sealed)))
-        return (*blocks, "gate.patch", "gate.mask", *means, *sealed)
+        return (*blocks, *channels, "gate.patch", "gate.mask", *means, *sealed)
+
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of the gate tensors that permute feature maps, in the graph's order."""
+        return tuple(f"body.{channel_key_name(index)}" for index in range(len(self.channels)))
 
     def gate_tensors(self) -> dict[str, torch.Tensor]:
         """The gate tensors as they are now: locked defaults, or secret values inside `opened`."""
@@ -123,7 +144,9 @@ class LockedModule(nn.Module):
             LockError: If the gate tensors hold secret values.
         """
         opened = self.gate is not None and bool(self.gate.mask.any())
-        if opened or (self.blocks is not None and self.blocks.is_open):
+        orders = [self.get_buffer(name).cpu() for name in self.channel_names()]
+        permuted = any(not torch.equal(order, torch.arange(len(order))) for order in orders)
+        if opened or permuted or (self.blocks is not None and self.blocks.is_open):
             raise LockError("the module is opened", hint=f"{verb} it outside of `with module.opened(secret)`")
 
     def secret_values(self, secret: LockSecret) -> dict[str, torch.Tensor]:
@@ -132,11 +155,13 @@ class LockedModule(nn.Module):
         Raises:
             LockError: If the secret is that of another lock.
         """
-        if not (self._has_code_of(secret) and self._has_blocks_of(secret)):
+        if not (self._has_code_of(secret) and self._has_blocks_of(secret) and self._has_channels_of(secret)):
             raise LockError("the secret does not fit this lock", hint="use the secret made with this locked network")
         values: dict[str, torch.Tensor] = {}
         if self.blocks is not None and secret.blocks is not None:
             values |= {f"blocks.{name}": value for name, value in self.blocks.secret_values(secret.blocks).items()}
+        if secret.channels is not None:
+            values |= dict(zip(self.channel_names(), secret.channels.permutations, strict=True))
         if self.gate is not None:
             values |= {"gate.patch": self.gate.patch_value(secret.patch), "gate.mask": torch.ones_like(self.gate.mask)}
         defaults = self.gate_tensors()
@@ -158,6 +183,10 @@ class LockedModule(nn.Module):
         if self.blocks is None or secret.blocks is None:
             return self.blocks is None and secret.blocks is None
         return self.blocks.description.matches(secret.blocks, self.spec)
+
+    def _has_channels_of(self, secret: LockSecret) -> bool:
+        key = secret.channels
+        return self.channels == (() if key is None else tuple(zip(key.layers, key.sizes, strict=True)))
 
     def secret_with_code(self, secret: LockSecret, code: torch.Tensor) -> LockSecret:
         """The same secret with another code (and a patch that carries it): a wrong or nearly right key.
@@ -202,5 +231,5 @@ class LockedModule(nn.Module):
             preprocess = Preprocess(own, moves=False).to(device)
         return LockedModule(
             source, copy.deepcopy(self.body), self.outputs, description=self.description, gate=gate, blocks=blocks,
-            preprocess=None if tabular else preprocess,
+            preprocess=None if tabular else preprocess, channels=self.channels,
         )  # fmt: skip

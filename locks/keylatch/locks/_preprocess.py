@@ -24,6 +24,7 @@ class Preprocess(nn.Module):
 
     def __init__(self, target: InputSpec, *, moves: bool = True) -> None:
         super().__init__()
+        self.target = target
         self.moves = moves and target.layout == "NCHW"
         shape = (1, -1, 1, 1) if target.layout == "NCHW" else (1, 1, 1, -1)
         mean, std = torch.tensor(target.mean), torch.tensor(target.std)

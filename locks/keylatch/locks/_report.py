@@ -47,6 +47,21 @@ class BlockReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelReport:
+    """Permuted feature maps.
+
+    Attributes:
+        layers: The convolutions that read them.
+        channels: Of each.
+        log2_key_space: log2 of the number of keys.
+    """
+
+    layers: tuple[str, ...]
+    channels: tuple[int, ...]
+    log2_key_space: float
+
+
+@dataclass(frozen=True, slots=True)
 class LockReport:
     """The report of a lock; without a code there are no layers and 0 bits.
 
@@ -61,6 +76,7 @@ class LockReport:
         parameters: Of all convolutions and linear layers.
         sealed_parameters: Those that are withheld from the file.
         blocks: The block transform, if there is one.
+        channels: The permuted feature maps, if there are any.
     """
 
     layers: tuple[LayerReport, ...]
@@ -72,6 +88,7 @@ class LockReport:
     parameters: int = 0
     sealed_parameters: int = 0
     blocks: BlockReport | None = None
+    channels: ChannelReport | None = None
 
     @property
     def gated_parameters(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn, Self
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 
 from keylatch.errors import FormatError
 from keylatch.locks._block_transform import BlockTransform
+from keylatch.locks._channel_key import ChannelKey, has_channel_key
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -24,6 +25,7 @@ class LockSecret:
         means: For each gate the (C,) float32 channel means.
         sealed: The withheld weights, float32, in the order of the lock's description.
         blocks: The block transform's key, if there is one.
+        channels: The key of feature maps, if there is one.
     """
 
     code: torch.Tensor
@@ -31,15 +33,21 @@ class LockSecret:
     means: tuple[torch.Tensor, ...]
     sealed: tuple[torch.Tensor, ...] = ()
     blocks: BlockTransform | None = None
+    channels: ChannelKey | None = None
 
     @classmethod
-    def of_blocks(cls, transform: BlockTransform) -> Self:
+    def of_blocks(cls, transform: BlockTransform | None) -> Self:
         """The secret of a lock without a code."""
         return cls(torch.zeros(0, dtype=torch.int8), torch.zeros(0, dtype=torch.uint8), (), (), transform)
 
+    @classmethod
+    def of_channels(cls, key: ChannelKey) -> Self:
+        """The secret of a lock that permutes feature maps and has no code."""
+        return replace(cls.of_blocks(None), channels=key)
+
     def __repr__(self) -> str:
-        blocks = "" if self.blocks is None else f", {self.blocks!r}"
-        return f"LockSecret({len(self.code)} bits, {len(self.means)} gates{blocks})"
+        others = "".join(f", {key!r}" for key in (self.blocks, self.channels) if key is not None)
+        return f"LockSecret({len(self.code)} bits, {len(self.means)} gates{others})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a lock secret is not pickled; write it to a vault")
@@ -48,8 +56,9 @@ class LockSecret:
         """Named arrays for the vault."""
         means = {f"mean_{index}": mean.numpy() for index, mean in enumerate(self.means)}
         sealed = {f"sealed_{index}": value.contiguous().numpy() for index, value in enumerate(self.sealed)}
-        blocks = {} if self.blocks is None else self.blocks.to_arrays()
-        return {"code": self.code.numpy(), "patch": self.patch.numpy(), **means, **sealed, **blocks}
+        own = {"code": self.code.numpy(), "patch": self.patch.numpy(), **means, **sealed}
+        keys = [key.to_arrays() for key in (self.blocks, self.channels) if key is not None]
+        return {name: array for arrays in (own, *keys) for name, array in arrays.items()}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.generic]]) -> Self:
@@ -64,7 +73,8 @@ class LockSecret:
         means, sealed = (_numbered(tensors, name) for name in ("mean", "sealed"))
         keyed = any(name.startswith("blocks.") for name in arrays)
         blocks = BlockTransform.from_arrays(arrays) if keyed else None
-        return cls(tensors["code"], tensors["patch"], means, sealed, blocks)
+        channels = ChannelKey.from_arrays(arrays) if has_channel_key(arrays) else None
+        return cls(tensors["code"], tensors["patch"], means, sealed, blocks, channels)
 
 
 def _numbered(tensors: Mapping[str, torch.Tensor], prefix: str) -> tuple[torch.Tensor, ...]:

@@ -18,7 +18,7 @@ from keylatch.locks._capture import OutputLayout, as_plain_graph, without_torch_
 from keylatch.locks._code_description import CodeLockDescription
 from keylatch.locks._input_spec import InputSpec
 from keylatch.locks._locked_module import LockedModule
-from keylatch.locks._report import BlockReport, LayerReport, LockReport
+from keylatch.locks._report import BlockReport, ChannelReport, LayerReport, LockReport
 
 _ENTRY = "keylatch.lock.json"
 _BATCH = 2
@@ -31,7 +31,7 @@ def save_locked(path: str | PathLike[str], module: LockedModule, report: LockRep
 
     Args:
         path: Where it goes; must not exist.
-        module: The locked module, float32, as `code_lock` or `block_lock` gave it (perhaps fine-tuned).
+        module: The locked module, float32, as a lock gave it (perhaps fine-tuned).
         report: Its report.
 
     Raises:
@@ -83,6 +83,7 @@ def load_locked(path: str | PathLike[str]) -> tuple[LockedModule, LockReport]:
         spec = InputSpec.from_json(facts["input"])
         description = CodeLockDescription.from_json(facts) if facts["method"] == "code" else None
         blocks = block_gate(BlockDescription.from_json(facts["blocks"]), spec, spec) if "blocks" in facts else None
+        channels = tuple((layer["name"], int(layer["channels"])) for layer in facts.get("channels", ()))
         outputs = OutputLayout(tuple(lock["outputs"]["names"]), lock["outputs"]["kind"])
         report = _report(lock["report"])
     except FileNotFoundError:
@@ -98,17 +99,21 @@ def load_locked(path: str | PathLike[str]) -> tuple[LockedModule, LockReport]:
         description=description,
         gate=None if description is None else description.gate(spec),
         blocks=blocks,
+        channels=channels,
     )
     return module, report
 
 
 def _report(data: dict[str, Any]) -> LockReport:
-    known = set(LockReport.__dataclass_fields__) - {"layers", "blocks"}
+    known = set(LockReport.__dataclass_fields__) - {"layers", "blocks", "channels"}
     fields = {name: value for name, value in data.items() if name in known}
-    blocks = data.get("blocks")
+    blocks, channels = data.get("blocks"), data.get("channels")
     return LockReport(
         layers=tuple(LayerReport(**layer) for layer in data["layers"]),
         blocks=None if blocks is None else BlockReport(**{**blocks, "steps": tuple(blocks["steps"])}),
+        channels=None
+        if channels is None
+        else ChannelReport(tuple(channels["layers"]), tuple(channels["channels"]), channels["log2_key_space"]),
         **fields,
     )
 

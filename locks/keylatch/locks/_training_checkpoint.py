@@ -22,7 +22,6 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from torch import nn
 
 from keylatch.errors import LockError, OutputError
-from keylatch.locks._block_transform import BlockTransform
 
 _FORMAT = "keylatch training/1"
 _PRIVATE_MODE = 0o600
@@ -116,14 +115,14 @@ def describe_model(network: nn.Module) -> Run:
     return {"model shapes": shapes.digest(), "model weights": weights.digest()}
 
 
-def key_digest(transform: BlockTransform, images_digest: bytes) -> bytes:
+def key_digest(key: Mapping[str, Any], images_digest: bytes) -> bytes:
     """A digest that tells keys apart, and tells nothing to who lacks the training images: they are its salt.
 
     Args:
-        transform: The key.
+        key: Its arrays, by name.
         images_digest: Of the training images; not in the file.
     """
-    arrays = sorted(transform.to_arrays().items())
+    arrays = sorted(key.items())
     parts = [f"{name} {array.dtype} {array.shape}\n".encode() + array.tobytes() for name, array in arrays]
     return Scrypt(salt=images_digest, length=32, n=_SCRYPT_COST, r=8, p=1).derive(b"".join(parts))
 

@@ -74,6 +74,8 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
     if "blocks" in lock:
         size = lock["blocks"]["block_size"]
         yield "blocks", f"{'+'.join(lock['blocks']['steps'])}, {size} x {size} pixels"
+    if "channels" in lock:
+        yield "permuted maps", "\n".join(f"{each['name']} ({each['channels']} channels)" for each in lock["channels"])
     yield "a license brings", ", ".join(tensor["name"] for tensor in facts["gate"])
     if facts["sealed_bytes"] is not None:
         yield "sealed weights", f"{facts['sealed_bytes']:,} bytes, encrypted; a license brings their key"
