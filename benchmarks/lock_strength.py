@@ -132,6 +132,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0, help="for each network with the default lock")
     parser.add_argument("--work", type=Path, default=Path("lock-strength"), help="where everything is kept")
     parser.add_argument("--attack", action="append", default=[], help="only this attack on default locks; repeatable")
+    parser.add_argument("--default-lock-only", action="store_true", help="leave signs alone out")
     parser.add_argument("--no-dial", action="store_true", help="leave the sealed shares out")
     arguments = parser.parse_args()
     torch.set_num_threads(THREADS)
@@ -139,8 +140,10 @@ def main() -> None:
     require_known(arguments.attack)
     arguments.work.mkdir(exist_ok=True)
     entries: list[dict[str, Any]] = []
+    ways = [(DEFAULT, 1.0, tuple(arguments.attack))]
+    ways += [] if arguments.default_lock_only else [(SIGNS_ALONE, _SIGNS_SHARE, SIGN_ATTACKS)]
     for name in arguments.network or SUBJECTS:
-        for locking, share, attacks in ((DEFAULT, 1.0, arguments.attack), (SIGNS_ALONE, _SIGNS_SHARE, SIGN_ATTACKS)):
+        for locking, share, attacks in ways:
             minutes = arguments.minutes * share
             try:
                 found = audit(SUBJECTS[name], locking, arguments.data, arguments.work, minutes=minutes, attacks=attacks)
@@ -149,13 +152,12 @@ def main() -> None:
                 break
             entries.append({"network": name, "lock": locking.name, "audit": found})
             write_report(found, arguments.work / f"{name}.{locking.name.replace(' ', '_')}.html")
+            suffix = "" if locking is DEFAULT else "_signs_alone"
+            write_results(f"lock_strength_{name}{suffix}", {"threads": torch.get_num_threads(), **entries[-1]})
     if not entries:
         sys.exit("no network of the data pack is available")
     rows = [] if arguments.no_dial else dial(arguments.data, arguments.work, arguments.minutes)
     print_rows(_HEADER, [_row(entry) for entry in entries])
-    for entry in entries:
-        name = f"lock_strength_{entry['network']}{'' if entry['lock'] == DEFAULT.name else '_signs_alone'}"
-        write_results(name, {"threads": THREADS, **entry})
     if rows:
         write_results("lock_strength_dial", {"threads": THREADS, "network": _DIAL_NETWORK, "rows": rows})
         draw_dial(rows, RESULTS / "lock_strength_dial.png")
