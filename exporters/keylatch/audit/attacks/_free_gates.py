@@ -18,6 +18,7 @@ from keylatch.audit.onnx_network import OnnxNetwork
 
 # Adam moves every number by about the learning rate. A sign has to go a way of 1 or 2, a weight one of 0.1.
 GATE_SPEED = 20.0
+_CENTERING_IMAGES = 200  # each gate takes a pass over them, in every start; more hardly move a mean
 
 Start: TypeAlias = Callable[[torch.Size], torch.Tensor]
 
@@ -129,7 +130,8 @@ def put_centers(network: OnnxNetwork, case: Case, gates: Sequence[Gate] | None =
     for index, gate in enumerate(case.target.gates):
         if gates is None or gate in gates:
             made = key is not None and key.from_samples[index]
-            estimate_centers(network, [gate], public_images(case.target) if made else case.images)
+            images = public_images(case.target) if made else case.images[:_CENTERING_IMAGES]
+            estimate_centers(network, [gate], images)
 
 
 def remove_gates(network: OnnxNetwork, gates: Sequence[Gate], images: torch.Tensor) -> None:
