@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from attack_world import World
 from torch import nn
@@ -25,6 +26,15 @@ Make = Callable[[str], World]
 _COUNT = 1200
 _SEEN = 600
 _STEPS = 130
+
+
+# The others have all they have, each at least once.
+SLOW = {"absorbed, bytes", "trained, bytes", "ffx"}
+
+
+def marked(names: Sequence[str]) -> list[Any]:
+    """Names of locks, some of them only for `make test-all`."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in names]
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from attack_world import World
-from block_world import Make
+from block_world import Make, marked
 from torch import nn
 
 from keylatch.audit._attack import Attack, Given
@@ -47,7 +47,7 @@ def recovered(world: World, count: int = 1) -> BlockTransform:
     return recovered_transform(key, before, block_world.key_of(world).values(before))[0]
 
 
-@pytest.mark.parametrize("name", LONE)
+@pytest.mark.parametrize("name", marked(LONE))
 def test_the_owner_s_key_opens_and_random_ones_guess(name: str, locked: Make) -> None:
     world = locked(name)
     assert world.accuracy(world.owner.unlocked(world.target)) > 70
@@ -55,7 +55,7 @@ def test_the_owner_s_key_opens_and_random_ones_guess(name: str, locked: Make) ->
     assert max(reached) < 40 and sum(reached) / 3 < CHANCE + 15
 
 
-@pytest.mark.parametrize("name", LONE)
+@pytest.mark.parametrize("name", marked(LONE))
 def test_a_guessed_key_fills_the_gate_as_the_owner_s_does(name: str, locked: Make) -> None:
     world = locked(name)
     values = block_values(world.target, block_world.key_of(world))
@@ -64,7 +64,7 @@ def test_a_guessed_key_fills_the_gate_as_the_owner_s_does(name: str, locked: Mak
         assert np.array_equal(value.numpy(), world.owner.values[tensor]), tensor
 
 
-@pytest.mark.parametrize("name", LONE)
+@pytest.mark.parametrize("name", marked(LONE))
 def test_the_network_behind_the_gate_sees_what_the_opened_one_sees(name: str, locked: Make) -> None:
     world, images = locked(name), locked(name).images[:20]
     with torch.no_grad():
@@ -96,13 +96,13 @@ def test_beside_a_code_a_random_key_is_one_of_both(locked: Make) -> None:
     assert not torch.equal(order, torch.arange(48))
 
 
-@pytest.mark.parametrize("name", ["absorbed", "absorbed, bytes", "trained", "trained, bytes", "beside a code"])
+@pytest.mark.parametrize("name", marked(["absorbed", "absorbed, bytes", "trained", "trained, bytes", "beside a code"]))
 def test_one_pair_gives_the_whole_key_of_shf_and_np(name: str, locked: Make) -> None:
     world = locked(name)
     assert block_world.same_keys(recovered(world), block_world.key_of(world))
 
 
-@pytest.mark.parametrize("name", ["trained", "trained, bytes", "absorbed", "ffx", "ffx, bytes"])
+@pytest.mark.parametrize("name", marked(["trained", "trained, bytes", "absorbed", "ffx", "ffx, bytes"]))
 def test_a_known_pair_opens_the_model_and_is_no_break(name: str, locked: Make) -> None:
     world = locked(name)
     assert [variant.counts for variant in world.variants(KnownPair())] == [False, False]
@@ -111,7 +111,7 @@ def test_a_known_pair_opens_the_model_and_is_no_break(name: str, locked: Make) -
     assert "never leave a Keylatch runtime" in KnownPair().summary
 
 
-@pytest.mark.parametrize("name", ["ffx", "ffx, bytes"])
+@pytest.mark.parametrize("name", marked(["ffx", "ffx, bytes"]))
 def test_pairs_give_what_they_show_of_a_table(name: str, locked: Make) -> None:
     world = locked(name)
     pixels = torch.randint(256, (20, 3, 32, 32), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
@@ -128,7 +128,7 @@ def test_a_pair_gives_the_key_but_not_the_code_beside_it(locked: Make) -> None:
     assert world.accuracy(world.run(KnownPair()).predict) < 40
 
 
-@pytest.mark.parametrize("name", ["absorbed", "absorbed, bytes"])
+@pytest.mark.parametrize("name", marked(["absorbed", "absorbed, bytes"]))
 def test_an_absorbed_key_is_read_off_the_public_base(name: str, locked: Make) -> None:
     world = locked(name)
     match = match_stems(world.target, world.base)
@@ -148,7 +148,7 @@ def test_a_base_that_the_stem_was_trained_away_from_still_gives_the_key(locked: 
     assert block_world.same_keys(match.transform, block_world.key_of(world)) and match.similarity < 0.999
 
 
-@pytest.mark.parametrize("name", ["trained stem", "sealed"])
+@pytest.mark.parametrize("name", marked(["trained stem", "sealed"]))
 def test_a_key_that_was_trained_in_or_whose_stem_is_withheld_is_not_read(name: str, locked: Make) -> None:
     world = locked(name)
     match = match_stems(world.target, world.base)
@@ -175,7 +175,7 @@ def test_a_network_without_a_patchify_stem_is_not_matched(locked: Make) -> None:
     assert list(StemMatching().variants(absorbed.target, replace(absorbed.resources, base=False))) == []
 
 
-@pytest.mark.parametrize("name", ["trained", "ffx", "ffx, bytes"])
+@pytest.mark.parametrize("name", marked(["trained", "ffx", "ffx, bytes"]))
 def test_near_keys_degrade_with_their_wrong_entries(name: str, locked: Make) -> None:
     world = locked(name)
     variants = world.variants(NearBlockKey())
@@ -225,7 +225,7 @@ def test_only_what_applies_to_a_block_transform_has_variants(locked: Make) -> No
     assert not beside & {"random-block-key", "block-key-search", "block-key-gradient", "interception"}
 
 
-@pytest.mark.parametrize("name", ["absorbed", "ffx"])
+@pytest.mark.parametrize("name", marked(["absorbed", "ffx"]))
 def test_fine_tuning_trains_a_network_behind_a_block_transform(name: str, locked: Make) -> None:
     world = locked(name)
     (variant,) = (each for each in world.variants(FineTuning("all")) if each.given.labeled == 150)

@@ -9,7 +9,7 @@ import block_world
 import pytest
 import torch
 from attack_world import World
-from block_world import Make
+from block_world import Make, marked
 
 from keylatch.audit._attack import Attack, Outcome
 from keylatch.audit.attacks import block_key_search
@@ -61,7 +61,7 @@ def test_a_search_keeps_what_is_not_worse_and_stops_at_its_queries(locked: Make)
     )
 
 
-@pytest.mark.parametrize("name", ["trained", "trained, bytes", "absorbed, bytes"])
+@pytest.mark.parametrize("name", marked(["trained", "trained, bytes", "absorbed, bytes"]))
 def test_the_gradient_opens_a_small_network(name: str, locked: Make) -> None:
     world = locked(name)
     assert world.accuracy(shortened(world, BlockKeyGradient(), restarts=1).predict) > 80
