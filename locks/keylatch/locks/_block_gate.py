@@ -6,19 +6,20 @@ gives them. A key then moves whole planes, which is a copy of memory; moving sin
 
 from __future__ import annotations
 
+import abc
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from torch import nn
 from torch.nn import functional
 
 from keylatch.errors import LockError
 from keylatch.locks._block_key_space import STEPS
 from keylatch.locks._block_layout import depth_to_space, space_to_depth
 from keylatch.locks._block_transform import BlockTransform, Step
+from keylatch.locks._exact_buffers import ExactBuffers
 from keylatch.locks._input_spec import InputSpec
 
 _BYTE_VALUES = 256
@@ -59,7 +60,7 @@ class BlockDescription:
         )  # fmt: skip
 
 
-class BlockGate(nn.Module):
+class BlockGate(ExactBuffers, abc.ABC):
     """A keyed block transform. Its buffers are the gate tensors; by their locked defaults it does nothing.
 
     Args:
@@ -108,11 +109,13 @@ class BlockGate(nn.Module):
         return not torch.equal(self.permutation.cpu(), torch.arange(self.entries)) or self._is_open
 
     @property
+    @abc.abstractmethod
     def _is_open(self) -> bool:
-        raise NotImplementedError
+        """Whether the gate tensors besides the permutation hold a key."""
 
+    @abc.abstractmethod
     def _values(self, transform: BlockTransform) -> dict[str, torch.Tensor]:
-        raise NotImplementedError
+        """Their values for a key."""
 
     def _planes(self, image: torch.Tensor) -> torch.Tensor:
         """(N, p, H/M, W/M), in the key's order."""
@@ -122,15 +125,6 @@ class BlockGate(nn.Module):
     def _image(self, planes: torch.Tensor) -> torch.Tensor:
         image = depth_to_space(planes, self.description.block_size)
         return image if self.target.layout == "NCHW" else image.permute(0, 2, 3, 1)
-
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
-        # `.half()` must not round keys: only moves between devices go through.
-        del recurse  # a gate has no submodules
-        for name, buffer in self._buffers.items():
-            if buffer is not None:
-                moved = fn(buffer)
-                self._buffers[name] = moved if moved.dtype == buffer.dtype else buffer.to(moved.device)
-        return self
 
 
 class FloatBlockGate(BlockGate):

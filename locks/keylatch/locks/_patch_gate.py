@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
 import torch
-from torch import nn
 
 from keylatch.errors import LockError
 from keylatch.locks._code import CodeMap, as_signs, tie_break
+from keylatch.locks._exact_buffers import ExactBuffers
 from keylatch.locks._input_spec import InputSpec
 
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
@@ -39,7 +38,7 @@ class PatchPlace:
         return row, column
 
 
-class PatchGate(nn.Module):
+class PatchGate(ExactBuffers):
     """Turns a patch into gate signs: the secret one, or whatever an image has in its corner.
 
     Gate tensors are the buffers `patch` and `mask`; by their locked defaults the image's own corner is read as a code,
@@ -109,12 +108,3 @@ class PatchGate(nn.Module):
         units = as_signs(code @ self.expansion.to(torch.float32) + tie_break(self.expansion.shape[0]))
         picked = torch.index_select(units, 1, self.picks).reshape(-1, self._fan_in, self.picks.numel() // self._fan_in)
         return picked.prod(1)
-
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
-        # `.half()` must not round the projection or retype the patch: only moves between devices go through.
-        del recurse  # a gate has no submodules
-        for name, buffer in self._buffers.items():
-            if buffer is not None:
-                moved = fn(buffer)
-                self._buffers[name] = moved if moved.dtype == buffer.dtype else buffer.to(moved.device)
-        return self
