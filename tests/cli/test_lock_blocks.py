@@ -76,7 +76,7 @@ def run_with_a_license(command: Command, *options: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("options", [(), ("--uint8",)])
+@pytest.mark.parametrize("options", [(), pytest.param(("--uint8",), marks=pytest.mark.slow)])
 def test_a_network_is_trained_on_folders_and_runs_with_its_license(
     pictures: Path, command: Command, options: tuple[str, ...]
 ) -> None:
@@ -91,7 +91,7 @@ def test_a_network_is_trained_on_folders_and_runs_with_its_license(
     assert "blocks.permutation" in inspected.out
 
 
-@pytest.mark.parametrize("method", ["shf+np", "code+shf"])
+@pytest.mark.parametrize("method", [pytest.param("shf+np", marks=pytest.mark.slow), "code+shf"])
 def test_a_patchify_stem_needs_no_pictures(pictures: Path, command: Command, method: str) -> None:
     locked = command(*ABSORBED, "--method", method, "--block-size", 4, "--patch-size", 8)
     assert locked.status == 0, locked
