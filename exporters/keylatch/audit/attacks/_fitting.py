@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -30,17 +30,33 @@ class Start:
     Attributes:
         network: It.
         parameters: What is trained.
-        learning_rate: How fast.
-        finish: What is done to it after training, e.g. rounding.
+        finish: What is done to them after training, e.g. rounding.
     """
 
     network: OnnxNetwork
     parameters: Sequence[nn.Parameter]
-    learning_rate: float
     finish: Callable[[], None] = lambda: None
 
 
-Recipe: TypeAlias = Callable[[], Start]
+Build: TypeAlias = Callable[[], Start]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recipe:
+    """A start, and how fast it is trained. Recipes of one and the same `build` share what that takes.
+
+    Attributes:
+        build: Makes the start; it may take many passes over the images, to center gates.
+        learning_rate: The largest.
+    """
+
+    build: Build
+    learning_rate: float
+
+
+def at_rates(builds: Mapping[str, Build], rates: Iterable[float]) -> dict[str, Recipe]:
+    """Each start at each rate, by a name for the note."""
+    return {f"{name}, rate {rate}": Recipe(build, rate) for name, build in builds.items() for rate in rates}
 
 
 def fit_best(
@@ -64,25 +80,27 @@ def fit_best(
     judge = known.take(held) if len(known) or own is None else own
     merit = labeled_merit(judge.images, judge.labels)
     best, untrained, done = _Best(), _Best(), 0
+    starts: dict[Build, _Kept] = {}
     for place, (name, recipe) in enumerate(recipes.items()):
-        if best.network is not None and case.clock.expired:
+        if best.kept is not None and case.clock.expired:
             break
-        start = recipe().network
-        before = merit(start)
-        untrained.offer(start, before, f"{name}, untrained", recipe)
+        if recipe.build not in starts:
+            starts[recipe.build] = _Kept(recipe.build(), merit)
+        kept = starts[recipe.build]
+        untrained.offer(kept, kept.merit, f"{name}, untrained", recipe.learning_rate)
         shares = len(recipes) - place + 1 / TRIAL_SHARE
-        network, tried = _fit(case, recipe, _joined(known.take(rest), own), trial, shares)
-        after = merit(network)
-        best.offer(network, after if held_out else (before[0] + after[0], after[1]), name, recipe)
-        done += tried
-    assert best.recipe is not None, "no recipes"  # noqa: S101
-    assert untrained.network is not None  # noqa: S101
+        done += _fit(case, kept, recipe.learning_rate, _joined(known.take(rest), own), trial, shares)
+        after = merit(kept.start.network)
+        first = kept.merit[0] + after[0]
+        best.offer(kept, after if held_out else (first, after[1]), name, recipe.learning_rate)
+    assert best.kept is not None, "no recipes"  # noqa: S101
+    assert untrained.kept is not None  # noqa: S101
     if untrained.merit > best.merit and untrained.merit[0] > _lucky(case.classes, len(judge)):
-        return Outcome(untrained.network, {"steps": done}, f"best: {untrained.name}", truncated=case.clock.expired)
-    network, trained = _fit(case, best.recipe, _joined(known, own), steps, 1)
-    cost = {"steps": done + trained}
-    truncated = cost["steps"] < trial * len(recipes) + steps
-    return Outcome(network, cost, f"best: {best.name}", truncated=truncated)
+        network = untrained.kept.again().network
+        return Outcome(network, {"steps": done}, f"best: {untrained.name}", truncated=case.clock.expired)
+    done += _fit(case, best.kept, best.learning_rate, _joined(known, own), steps, 1)
+    truncated = done < trial * len(recipes) + steps
+    return Outcome(best.kept.start.network, {"steps": done}, f"best: {best.name}", truncated=truncated)
 
 
 def _lucky(classes: int, images: int) -> float:
@@ -108,19 +126,42 @@ def own_labels(case: Case, network: Predict) -> LabeledImages | None:
     return LabeledImages(unknown[chosen], classes[chosen])
 
 
+class _Kept:
+    """A start that can be trained again and again.
+
+    Args:
+        start: It, untrained.
+        merit: Judges it as it is.
+
+    Attributes:
+        merit: Untrained.
+    """
+
+    def __init__(self, start: Start, merit: Callable[[OnnxNetwork], tuple[float, float]]) -> None:
+        self.start, self.merit = start, merit(start.network)
+        self._values = [parameter.detach().clone() for parameter in start.parameters]
+
+    def again(self) -> Start:
+        """The start as it was before any training."""
+        with torch.no_grad():
+            for parameter, value in zip(self.start.parameters, self._values, strict=True):
+                parameter.copy_(value)
+        return self.start
+
+
 @dataclass(slots=True, eq=False)
 class _Best:
     """The best so far."""
 
-    network: OnnxNetwork | None = None
+    kept: _Kept | None = None
     merit: tuple[float, float] = (-math.inf, -math.inf)
     name: str = ""
-    recipe: Recipe | None = None
+    learning_rate: float = 0.0
 
-    def offer(self, network: OnnxNetwork, merit: tuple[float, float], name: str, recipe: Recipe) -> None:
-        """Keep a network if it is better; the first in any case."""
-        if self.network is None or merit > self.merit:
-            self.network, self.merit, self.name, self.recipe = network, merit, name, recipe
+    def offer(self, kept: _Kept, merit: tuple[float, float], name: str, learning_rate: float) -> None:
+        """Keep a start if it is better; the first in any case."""
+        if self.kept is None or merit > self.merit:
+            self.kept, self.merit, self.name, self.learning_rate = kept, merit, name, learning_rate
 
 
 def _surest(sure: torch.Tensor, eligible: torch.Tensor, most: int) -> torch.Tensor:
@@ -128,7 +169,7 @@ def _surest(sure: torch.Tensor, eligible: torch.Tensor, most: int) -> torch.Tens
     return places[sure[places].argsort(descending=True, stable=True)[:most]]
 
 
-def fit_unlabeled(case: Case, start: Start, *, steps: int = FINE_TUNE_STEPS) -> int:
+def fit_unlabeled(case: Case, start: Start, learning_rate: float, *, steps: int = FINE_TUNE_STEPS) -> int:
     """Train on images alone, for sharp and balanced predictions; gives the steps done.
 
     The information maximization of SHOT (arXiv 2002.08546, section 3.2); TENT (arXiv 2006.10726) is its first half.
@@ -136,7 +177,7 @@ def fit_unlabeled(case: Case, start: Start, *, steps: int = FINE_TUNE_STEPS) -> 
     unknown = torch.zeros(len(case.images), dtype=torch.int64)
     done = fit(
         start.network, start.parameters, case.images, unknown, steps=steps, clock=case.clock,
-        generator=case.generator, learning_rate=start.learning_rate, loss=_uninformed,
+        generator=case.generator, learning_rate=learning_rate, loss=_uninformed,
     )  # fmt: skip
     start.finish()
     return done
@@ -152,11 +193,12 @@ def _joined(known: LabeledImages, own: LabeledImages | None) -> LabeledImages:
     return LabeledImages(torch.cat([known.images, own.images]), torch.cat([known.labels, own.labels]))
 
 
-def _fit(case: Case, recipe: Recipe, shown: LabeledImages, steps: int, shares: float) -> tuple[OnnxNetwork, int]:
-    start = recipe()
+def _fit(case: Case, kept: _Kept, learning_rate: float, shown: LabeledImages, steps: int, shares: float) -> int:
+    """Train a start from where it began; the steps done."""
+    start = kept.again()
     done = fit(
         start.network, start.parameters, shown.images, shown.labels, steps=steps,
-        clock=Clock(case.clock.remaining / shares), generator=case.generator, learning_rate=start.learning_rate,
+        clock=Clock(case.clock.remaining / shares), generator=case.generator, learning_rate=learning_rate,
     )  # fmt: skip
     start.finish()
-    return start.network, done
+    return done

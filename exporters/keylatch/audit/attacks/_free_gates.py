@@ -10,15 +10,13 @@ import torch
 from torch import nn
 
 from keylatch.audit._attack import Case
-from keylatch.audit._centers import estimate_centers
 from keylatch.audit._gates import Gate
-from keylatch.audit.attacks._code_key import code_key, public_images
+from keylatch.audit.attacks._code_key import centered, code_key
 from keylatch.audit.attacks._weight_layers import effective_value
 from keylatch.audit.onnx_network import OnnxNetwork
 
 # Adam moves every number by about the learning rate. A sign has to go a way of 1 or 2, a weight one of 0.1.
 GATE_SPEED = 20.0
-_CENTERING_IMAGES = 200  # each gate takes a pass over them, in every start; more hardly move a mean
 
 Start: TypeAlias = Callable[[torch.Size], torch.Tensor]
 
@@ -126,12 +124,9 @@ def put_centers(network: OnnxNetwork, case: Case, gates: Sequence[Gate] | None =
         case: With images.
         gates: Some of the target's; default: all.
     """
-    key = code_key(case.target)
-    for index, gate in enumerate(case.target.gates):
-        if gates is None or gate in gates:
-            made = key is not None and key.from_samples[index]
-            images = public_images(case.target) if made else case.images[:_CENTERING_IMAGES]
-            estimate_centers(network, [gate], images)
+    chosen = case.target.gates if gates is None else gates
+    others = [gate for gate in case.target.gates if gate not in chosen]
+    centered(network, case.target, case.images, code_key(case.target), others)
 
 
 def remove_gates(network: OnnxNetwork, gates: Sequence[Gate], images: torch.Tensor) -> None:

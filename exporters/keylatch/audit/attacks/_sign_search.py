@@ -14,6 +14,7 @@ from keylatch.audit.onnx_network import OnnxNetwork
 
 _MOST_KEPT_BYTES = 2**28
 _BATCH = 50
+_PIXELS, _FEWEST = 2**22, 32  # of the images in one pass of a search
 
 
 class Given(nn.Module):
@@ -57,6 +58,10 @@ class SignObjective:
     def __len__(self) -> int:
         return len(self._images)
 
+    def at_once(self, most: int) -> int:
+        """How many of its images are shown in one pass."""
+        return at_once(self._images, most)
+
     def __call__(self, signs: Sequence[torch.Tensor], chosen: torch.Tensor) -> torch.Tensor:
         """The loss, differentiable in the signs.
 
@@ -70,6 +75,11 @@ class SignObjective:
             self._source.value = self._kept[chosen]
         scores = self._network(self._images[chosen])
         return information_loss(scores) if self._labels is None else cross_entropy(scores, self._labels[chosen])
+
+
+def at_once(images: torch.Tensor, most: int) -> int:
+    """How many images a search shows in one pass: of large ones fewer, so that it gets through its passes."""
+    return min(most, max(_FEWEST, _PIXELS // images.shape[1:].numel()))
 
 
 def put(network: OnnxNetwork, value: str, stand_in: torch.Tensor) -> Given:

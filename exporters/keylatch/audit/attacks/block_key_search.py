@@ -51,18 +51,23 @@ class BlockKeySearch:
     It begins with a random key and tries all exchanges of two entries of the permutation, then all flips of single
     entries of the other steps, ten times over; it keeps a change if the accuracy on one batch is not worse. The
     password of ffx cannot be climbed to: its table stays random.
+
+    Attributes:
+        queries: At most; ten whole sweeps over blocks of 4 x 4 take 11,281.
+        version: As for all attacks.
     """
 
     name: str = "block-key-search"
     needs: str = "labeled images"
     summary: str = "Exchanges and flips entries of a random block key, keeping what does not hurt accuracy on a batch."
     version: int = 1
+    queries: int = _QUERIES
 
     def variants(self, target: Target, resources: Resources) -> Sequence[Variant]:
         """With the most labels; for locks that are a block transform."""
         if lone_block_key(target) is None:
             return []
-        settings = {"sweeps": _SWEEPS, "queries": _QUERIES}
+        settings = {"sweeps": _SWEEPS, "queries": self.queries}
         return [Variant(Given(labeled=count), settings=settings, weight=6) for count in resources.labeled[-1:]]
 
     def run(self, case: Case) -> Outcome:

@@ -12,7 +12,7 @@ from keylatch.audit._target import Target
 from keylatch.audit._training import FINE_TUNE_STEPS
 from keylatch.audit.attacks._all_weights import all_weights
 from keylatch.audit.attacks._choice import labeled_merit
-from keylatch.audit.attacks._fitting import Recipe, Start, fit_best, own_labels
+from keylatch.audit.attacks._fitting import Build, Start, at_rates, fit_best, own_labels
 from keylatch.audit.attacks._free_gates import (
     attacked_network,
     constant,
@@ -61,7 +61,7 @@ class BranchRemoval:
             way: Way = "cut" if case.variant.settings["way"] == "cut" else "mean"
             network = _without_branches(case, way)
             return Outcome(network, note=f"{len(gated_branches(network, case.target.gates))} branches")
-        recipes = {f"{_WAYS[way]}, rate {rate}": _recipe(case, way, rate) for way in _WAYS for rate in _RATES}
+        recipes = at_rates({label: _build(case, way) for way, label in _WAYS.items()}, _RATES)
         merit = labeled_merit(case.images[: len(case.labels)], case.labels)
         untrained = max((_without_branches(case, way) for way in _WAYS), key=merit)
         return fit_best(case, recipes, own=own_labels(case, untrained))
@@ -102,12 +102,12 @@ def _without_branches(case: Case, way: Way) -> OnnxNetwork:
     return network
 
 
-def _recipe(case: Case, way: Way, rate: float) -> Recipe:
+def _build(case: Case, way: Way) -> Build:
     """All weights and gates; a branch that was held may grow back."""
 
     def start() -> Start:
         network, image = _without_branches(case, way), case.images[:1]
         free_fixed(network, steered_gates(network, case.target.gates, image), image)
-        return Start(network, all_weights(network, case.target), rate)
+        return Start(network, all_weights(network, case.target))
 
     return start

@@ -13,7 +13,7 @@ from keylatch.audit._attack import Case, Given, Outcome, Resources, Variant
 from keylatch.audit._target import Target
 from keylatch.audit._training import FINE_TUNE_STEPS
 from keylatch.audit.attacks._all_weights import all_weights
-from keylatch.audit.attacks._fitting import Recipe, Start, fit_best
+from keylatch.audit.attacks._fitting import Build, Start, at_rates, fit_best
 from keylatch.audit.attacks._free_gates import (
     attacked_network,
     constant,
@@ -73,12 +73,8 @@ class FineTuning:
 
     def run(self, case: Case) -> Outcome:
         """Train from each start at each rate, keep the best."""
-        recipes = {
-            f"{name}, rate {rate}": _recipe(case, self.part, start, rate)
-            for name, start in _starts(case, self.part).items()
-            for rate in _RATES[self.part]
-        }
-        return fit_best(case, recipes)
+        builds = {name: _build(case, self.part, start) for name, start in _starts(case, self.part).items()}
+        return fit_best(case, at_rates(builds, _RATES[self.part]))
 
 
 def _starts(case: Case, part: Part) -> dict[str, Prepare]:
@@ -88,16 +84,16 @@ def _starts(case: Case, part: Part) -> dict[str, Prepare]:
     return held if part == "gates" else {**held, "gates cut out": _removed}
 
 
-def _recipe(case: Case, part: Part, prepare: Prepare, rate: float) -> Recipe:
+def _build(case: Case, part: Part, prepare: Prepare) -> Build:
     def start() -> Start:
         network = attacked_network(case)
         gates = prepare(network, case)
         if part == "gates":
-            return Start(network, gates, rate)
+            return Start(network, gates)
         if part == "last":
             last = weight_layers(network, case.target.gates)[-1]
-            return Start(network, layer_parameters(network, last, case.images[:1]), rate)
-        return Start(network, all_weights(network, case.target), rate)
+            return Start(network, layer_parameters(network, last, case.images[:1]))
+        return Start(network, all_weights(network, case.target))
 
     return start
 

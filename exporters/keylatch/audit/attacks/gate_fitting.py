@@ -12,7 +12,7 @@ from keylatch.audit._attack import Case, Given, Outcome, Resources, Variant
 from keylatch.audit._target import Target
 from keylatch.audit._training import FINE_TUNE_STEPS
 from keylatch.audit.attacks._choice import unlabeled_merit
-from keylatch.audit.attacks._fitting import TRIAL_SHARE, Recipe, Start, fit_best, fit_unlabeled
+from keylatch.audit.attacks._fitting import TRIAL_SHARE, Build, Recipe, Start, at_rates, fit_best, fit_unlabeled
 from keylatch.audit.attacks._free_gates import (
     FreeGates,
     attacked_network,
@@ -34,7 +34,7 @@ class GateFitting:
     name: str = "gate-fitting"
     needs: str = "unlabeled or labeled images"
     summary: str = "Fits the gates' controls and centers by gradient, from +1, 0 and random signs, weights untouched."
-    version: int = 2
+    version: int = 3
 
     def variants(self, target: Target, resources: Resources) -> Sequence[Variant]:
         """With labels, and without."""
@@ -65,31 +65,27 @@ def _fit_unlabeled(case: Case, starts: dict[str, Controls]) -> Outcome:
     for name, controls in starts.items():
         if tried and case.clock.expired:
             break
-        start = _recipe(case, controls, _RATES[-1], signs=False)()
-        done += fit_unlabeled(case, start, steps=trial)
+        start = _build(case, controls, signs=False)()
+        done += fit_unlabeled(case, start, _RATES[-1], steps=trial)
         tried.append((merit(start.network), name, start))
     reached, name, best = max(tried, key=lambda each: each[0])
     kept = copy.deepcopy(best.network)
-    done += fit_unlabeled(case, best, steps=steps)
+    done += fit_unlabeled(case, best, _RATES[-1], steps=steps)
     network = best.network if merit(best.network) >= reached else kept
     wanted = steps + trial * len(starts)
     return Outcome(network, {"steps": done}, f"best: from {name}", truncated=done < wanted)
 
 
 def _recipes(case: Case, starts: dict[str, Controls]) -> dict[str, Recipe]:
-    return {
-        f"from {name}, rate {rate}{', rounded to signs' if signs else ''}": _recipe(case, controls, rate, signs)
-        for name, controls in starts.items()
-        for rate in _RATES
-        for signs in (False, True)
-        if rate == _RATES[-1] or not signs
-    }
+    free = {f"from {name}": _build(case, controls, signs=False) for name, controls in starts.items()}
+    rounded = {f"from {name}, rounded": _build(case, controls, signs=True) for name, controls in starts.items()}
+    return at_rates(free, _RATES) | at_rates(rounded, _RATES[-1:])
 
 
-def _recipe(case: Case, controls: Controls, rate: float, signs: bool) -> Recipe:
+def _build(case: Case, controls: Controls, signs: bool) -> Build:
     def start() -> Start:
         network = attacked_network(case)
         free: FreeGates = free_gates(network, case, controls)
-        return Start(network, free.parameters, rate, free.round_to_signs if signs else lambda: None)
+        return Start(network, free.parameters, free.round_to_signs if signs else lambda: None)
 
     return start

@@ -40,7 +40,7 @@ class KeyGradient:
     name: str = "key-gradient"
     needs: str = "unlabeled or labeled images"
     summary: str = "Searches the code by gradient, through straight-through thresholds and the public sign map."
-    version: int = 1
+    version: int = 2
 
     def variants(self, target: Target, resources: Resources) -> Sequence[Variant]:
         """With the most labels, and without any; for code locks."""
@@ -108,7 +108,7 @@ def descend(
     optimizer = torch.optim.Adam([{"params": [code], "lr": _LEARNING_RATE}, {"params": weights, "lr": LEARNING_RATE}])
     best, least, done = start, math.inf, 0
     while done < steps and not clock.expired:
-        chosen = torch.randperm(len(objective), generator=generator)[:_BATCH]
+        chosen = torch.randperm(len(objective), generator=generator)[: objective.at_once(_BATCH)]
         value = objective(key.split(relaxed_signs(key, code)), chosen)
         if float(value.detach()) < least:
             best, least = code.detach().clone(), float(value.detach())
@@ -130,7 +130,7 @@ def polish(case: Case, key: CodeKey, found: Descent, queries: int) -> Found:
 def fixed_loss(key: CodeKey, objective: SignObjective, code: torch.Tensor) -> float:
     """A code's loss on the first of the attacker's images: the same for all codes."""
     with torch.no_grad():
-        return float(objective(key.signs(code), torch.arange(min(_FIXED, len(objective)))))
+        return float(objective(key.signs(code), torch.arange(min(objective.at_once(_FIXED), len(objective)))))
 
 
 def relaxed_signs(key: CodeKey, code: torch.Tensor) -> torch.Tensor:

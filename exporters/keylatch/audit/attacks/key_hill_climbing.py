@@ -11,7 +11,7 @@ from keylatch.audit._attack import Case, Given, Outcome, Resources, Variant
 from keylatch.audit._clock import Clock
 from keylatch.audit._target import Target
 from keylatch.audit.attacks._code_key import code_key, opened_with_signs
-from keylatch.audit.attacks._sign_search import SignObjective
+from keylatch.audit.attacks._sign_search import SignObjective, at_once
 
 _BATCH = 128
 _UNLABELED = 200
@@ -47,7 +47,7 @@ class KeyHillClimbing:
     name: str = "key-hill-climbing"
     needs: str = "unlabeled or labeled images"
     summary: str = "Searches the code bit by bit, keeping the flips that make the outputs better."
-    version: int = 1
+    version: int = 2
 
     def variants(self, target: Target, resources: Resources) -> Sequence[Variant]:
         """With the most labels, and without any; for code locks."""
@@ -61,7 +61,8 @@ class KeyHillClimbing:
         """Search, and open with the best code found."""
         key = code_key(case.target)
         assert key is not None, "variants() gives none for other locks"  # noqa: S101
-        objective = SignObjective(case.target, case.images[:_BATCH], case.labels[:_BATCH] if len(case.labels) else None)
+        count = at_once(case.images, _BATCH)
+        objective = SignObjective(case.target, case.images[:count], case.labels[:count] if len(case.labels) else None)
         everything = torch.arange(len(objective))
 
         def loss(code: torch.Tensor) -> float:

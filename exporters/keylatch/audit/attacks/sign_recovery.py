@@ -11,7 +11,7 @@ from keylatch.audit._target import Target
 from keylatch.audit._training import FINE_TUNE_STEPS
 from keylatch.audit.attacks._all_weights import all_weights
 from keylatch.audit.attacks._choice import labeled_merit, unlabeled_merit
-from keylatch.audit.attacks._fitting import Recipe, Start, fit_best, own_labels
+from keylatch.audit.attacks._fitting import Build, Start, at_rates, fit_best, own_labels
 from keylatch.audit.attacks._free_gates import free_fixed, steered_gates
 from keylatch.audit.attacks._sign_chain import CHAINS, Chain, Recovered, gates_with_layers, recover
 
@@ -59,7 +59,7 @@ class SignRecovery:
         best = max(found, key=lambda each: merit(each.network))
         if statistic != "best":
             return Outcome(best.network, note=f"best: {best.chain.name}", signs=best.signs, truncated=truncated)
-        recipes = {f"{best.chain.name}, rate {rate}": _recipe(case, best, rate) for rate in _RATES}
+        recipes = at_rates({best.chain.name: _build(case, best)}, _RATES)
         tuned = fit_best(case, recipes, own=own_labels(case, best.network))
         return Outcome(tuned.predict, tuned.cost, tuned.note, best.signs, truncated or tuned.truncated)
 
@@ -79,12 +79,12 @@ def _recover_all(case: Case, chains: Sequence[Chain]) -> tuple[list[Recovered], 
     return found, any(each.truncated for each in found)
 
 
-def _recipe(case: Case, recovered: Recovered, rate: float) -> Recipe:
+def _build(case: Case, recovered: Recovered) -> Build:
     """All weights, and the gates with their centers from the recovered ones on."""
 
     def start() -> Start:
         network, image = copy.deepcopy(recovered.network), case.images[:1]
         free_fixed(network, steered_gates(network, case.target.gates, image), image)
-        return Start(network, all_weights(network, case.target), rate)
+        return Start(network, all_weights(network, case.target))
 
     return start

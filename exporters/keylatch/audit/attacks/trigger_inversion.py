@@ -12,7 +12,7 @@ from keylatch.audit._attack import Case, Given, Outcome, Resources, Variant
 from keylatch.audit._centers import center_on_batches
 from keylatch.audit._target import Target
 from keylatch.audit.attacks._code_key import centered, code_key
-from keylatch.audit.attacks._sign_search import cross_entropy, information_loss, put
+from keylatch.audit.attacks._sign_search import at_once, cross_entropy, information_loss, put
 from keylatch.audit.onnx_network import OnnxNetwork
 
 _BATCH = 64
@@ -46,7 +46,7 @@ class TriggerInversion:
     name: str = "trigger-inversion"
     needs: str = "unlabeled or labeled images"
     summary: str = "Searches the patch pixel by pixel, by gradient through the gate, as backdoor triggers are found."
-    version: int = 1
+    version: int = 2
 
     def variants(self, target: Target, resources: Resources) -> Sequence[Variant]:
         """With the most labels, and without any; for locks that paste something into the image."""
@@ -140,7 +140,7 @@ def as_input(target: Target, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def _loss(case: Case, network: OnnxNetwork) -> torch.Tensor:
-    chosen = torch.randperm(len(case.images), generator=case.generator)[:_BATCH]
+    chosen = torch.randperm(len(case.images), generator=case.generator)[: at_once(case.images, _BATCH)]
     scores = network(case.images[chosen])
     return cross_entropy(scores, case.labels[chosen]) if len(case.labels) else information_loss(scores)
 

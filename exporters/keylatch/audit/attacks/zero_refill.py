@@ -11,7 +11,7 @@ from torch import nn
 from keylatch.audit._attack import Case, Given, Outcome, Resources, Variant
 from keylatch.audit._target import Target
 from keylatch.audit._training import FINE_TUNE_STEPS
-from keylatch.audit.attacks._fitting import Recipe, Start, fit_best
+from keylatch.audit.attacks._fitting import Build, Start, at_rates, fit_best
 from keylatch.audit.attacks._free_gates import attacked_network, constant, free_gates
 from keylatch.audit.attacks._weight_layers import effective_value, upstream, weight_layers
 from keylatch.audit.onnx_network import OnnxNetwork
@@ -41,10 +41,10 @@ class ZeroRefill:
 
     def run(self, case: Case) -> Outcome:
         """Train at each rate, keep the best."""
-        recipes = {f"rate {rate}": _recipe(case, rate, free=False) for rate in _RATES}
+        builds = {"gates as they are": _build(case, free=False)}
         if case.target.gates:
-            recipes |= {f"gates free, rate {rate}": _recipe(case, rate, free=True) for rate in _RATES}
-        return fit_best(case, recipes)
+            builds["gates free"] = _build(case, free=True)
+        return fit_best(case, at_rates(builds, _RATES))
 
 
 class Refilled(nn.Module):
@@ -69,7 +69,7 @@ class Refilled(nn.Module):
         return self.weight + torch.where(self.free, self.filling, 0.0)
 
 
-def _recipe(case: Case, rate: float, free: bool) -> Recipe:
+def _build(case: Case, free: bool) -> Build:
     """The withheld weights, and the gates from +1 on if they are free."""
 
     def start() -> Start:
@@ -79,7 +79,7 @@ def _recipe(case: Case, rate: float, free: bool) -> Recipe:
             refilled = Refilled(effective_value(network, name, image).clone(), withheld)
             network.insert_after(name, refilled)
             trained.append(refilled.filling)
-        return Start(network, trained, rate)
+        return Start(network, trained)
 
     return start
 
