@@ -108,6 +108,10 @@ def test_the_given_network_is_not_changed(plain_network: nn.Module) -> None:
     assert not torch.equal(done.model[0].weight, model[0].weight)
 
 
+def test_the_returned_weights_lie_in_memory_as_usual(tuned: FineTuned) -> None:
+    assert all(parameter.is_contiguous() for parameter in tuned.model.parameters())
+
+
 def test_frozen_layers_stay() -> None:
     model = network()
     model[0].requires_grad_(False)
