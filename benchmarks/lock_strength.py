@@ -27,6 +27,7 @@ from keylatch.audit.survival import measure as measure_change
 from keylatch.audit.survival import survival_changes
 from measuring import RESULTS, THREADS, print_rows, write_results
 from strength.dial import DIAL_ATTACK, DIAL_LABELED, DIAL_SHARES, draw_dial
+from strength.lines import Lines
 from strength.locking import DEFAULT, SIGNS_ALONE, Locking, locked, plain
 from strength.subjects import SUBJECTS, Subject
 
@@ -36,18 +37,6 @@ _DIAL_NETWORK = "resnet20_cifar10"
 _HEADER = (
     "network", "lock", "original", "unlocked", "locked", "strongest attack", "recovered", "baseline", "verdict",
 )  # fmt: skip
-
-
-class Lines:
-    """Progress as lines on stderr."""
-
-    def begins(self, title: str, done: int, total: int) -> None:
-        """A measurement begins."""
-        print(f"  {done}/{total} {title}", file=sys.stderr, flush=True)
-
-    def notes(self, text: str) -> None:
-        """Something that is worth saying."""
-        print(f"  {text}", file=sys.stderr, flush=True)
 
 
 def audit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import nn
 from keylatch.audit import Owner, Target, load_target, owner_from_vault
 from keylatch.exporters import export, export_plain
 from keylatch.keys import FileIssuerKey, Vault, read_vault, write_vault
-from keylatch.locks import code_lock
+from keylatch.locks import Locked, code_lock
 from strength.subjects import Subject
 
 
@@ -34,13 +35,21 @@ SIGNS_ALONE = Locking("signs alone", 0.0)
 
 def locked(subject: Subject, locking: Locking, network: nn.Module, work: Path) -> tuple[Target, Owner]:
     """The locked model with its owner's secrets, made now or on an earlier day."""
-    stem = f"{subject.name}.{locking.name.replace(' ', '_')}"
-    artifact, secret = work / f"{stem}.latch", work / f"{stem}.secret"
+
+    def lock() -> Locked:
+        return code_lock(network, subject.spec, patch_size=subject.patch_size, sealed_share=locking.sealed_share)
+
+    return shipped(f"{subject.name}.{locking.name.replace(' ', '_')}", lock, work)
+
+
+def shipped(name: str, lock: Callable[[], Locked], work: Path) -> tuple[Target, Owner]:
+    """What a lock makes, exported, with its owner's secrets; made now or on an earlier day."""
+    artifact, secret = work / f"{name}.latch", work / f"{name}.secret"
     issuer = _issuer(work / "issuer.key")
     if not secret.exists():
         shutil.rmtree(artifact, ignore_errors=True)
-        made = code_lock(network, subject.spec, patch_size=subject.patch_size, sealed_share=locking.sealed_share)
-        exported = export(made.module, made.secret, artifact, report=made.report, name=subject.name)
+        made = lock()
+        exported = export(made.module, made.secret, artifact, report=made.report, name=name)
         vault = Vault({"lock": made.secret.to_arrays(), exported.model_id: dict(exported.secret_values)})
         write_vault(secret, vault, issuer=issuer)
     target = load_target(artifact)
