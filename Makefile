@@ -8,6 +8,10 @@ SECONDS ?= 60
 
 AUDITED := keylatch-demo
 
+# Tests run in so many processes, a file at a time; each computes on one core and takes up to 4 GiB.
+JOBS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
 .PHONY: demo audit test test-all lint format bench bench-gpu fuzz clean
 
 # The environments are stamps: made again only when the project's requirements change. The TPM binding is compiled, and
@@ -35,10 +39,10 @@ audit: $(VENV)/.demo
 	    --secret $(AUDITED)/digits.secret --issuer $(AUDITED)/issuer.key --original $(AUDITED)/plain/model.onnx
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: $(VENV)/.dev
-	KEYLATCH_DATA=$(DATA) $(BIN)/python -m pytest -m 'not gpu'
+	KEYLATCH_DATA=$(DATA) $(PYTEST) -m 'not gpu'
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

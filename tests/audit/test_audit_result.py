@@ -61,7 +61,7 @@ def test_the_json_has_these_fields(shipped: Shipped, tmp_path: Path) -> None:
 def test_near_keys_give_the_effective_key_length(shipped: Shipped, tmp_path: Path) -> None:
     result = near_keys(shipped, tmp_path, {1: 90.0, 3: 12.0})
     bits = int(shipped.target.manifest.lock["code_bits"])
-    assert [(row.wrong_bits, row.opens) for row in result.near_keys] == [(1, True), (3, False)]
+    assert [(row.wrong, row.opens) for row in result.near_keys] == [(1, True), (3, False)]
     assert result.effective_key_bits == pytest.approx(bits - (bits + 1).bit_length(), abs=1)
 
 

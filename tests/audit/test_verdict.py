@@ -14,8 +14,10 @@ from keylatch.audit._cells import Measurement
 from keylatch.audit._plan import Cell
 from keylatch.audit._result import BaselineResult, NotRun
 from keylatch.audit._tally import attack_row, baseline_row, chance_baseline, grouped, had_less_time
-from keylatch.audit._verdict import beats, better_baseline, judge, near_keys
+from keylatch.audit._verdict import KeySpace, beats, better_baseline, judge, near_keys
+from keylatch.locks import log2_chance_within
 
+CODE = KeySpace("bits", 256, lambda wrong: log2_chance_within(256, wrong))
 CHANCE = BaselineResult("chance", 0, 10.0, 10.0, 10.0, 0)
 
 
@@ -132,21 +134,22 @@ def test_cells_are_grouped_by_everything_but_the_seed() -> None:
 
 
 def test_the_effective_key_is_what_it_takes_to_come_near_enough() -> None:
-    rows, bits = near_keys({1: [90.0, 80.0], 2: [20.0, 16.0], 4: [15.0, 15.0], 8: [11.0, 9.0]}, 256, 10.0)
-    assert [(entry.wrong_bits, entry.opens) for entry in rows] == [(1, True), (2, True), (4, False), (8, False)]
+    rows, bits = near_keys({1: [90.0, 80.0], 2: [20.0, 16.0], 4: [15.0, 15.0], 8: [11.0, 9.0]}, CODE, 10.0)
+    assert [(entry.wrong, entry.opens) for entry in rows] == [(1, True), (2, True), (4, False), (8, False)]
     assert (rows[0].recovered, rows[0].low, rows[0].high, rows[0].seeds) == (85.0, 80.0, 90.0, 2)
     expected = 256 - torch.tensor(1 + 256 + 256 * 255 // 2).log2()
     assert bits == pytest.approx(float(expected), abs=1e-3)
     assert rows[1].log2_chance == -bits
+    assert (rows[1].unit, rows[1].share) == ("bits", 100 / 128)
 
 
 def test_a_key_that_must_be_exact_has_all_its_bits() -> None:
-    assert near_keys({1: [10.0, 12.0]}, 256, 10.0)[1] == 256
-    assert near_keys({}, 256, 10.0) == ((), None)
+    assert near_keys({1: [10.0, 12.0]}, CODE, 10.0)[1] == 256
+    assert near_keys({}, CODE, 10.0) == ((), None)
 
 
 def test_a_lucky_key_far_out_does_not_count() -> None:
-    rows, bits = near_keys({1: [10.0], 64: [16.0]}, 256, 10.0)
+    rows, bits = near_keys({1: [10.0], 64: [16.0]}, CODE, 10.0)
     assert bits == 256 and not any(entry.opens for entry in rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import pickle
 import traceback
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keylatch.errors import FormatError, LockError
+from keylatch.locks._block_key_space import log2_chance_near
 from keylatch.locks._block_transform import BlockTransform, Step, identity_transform
 from keylatch.locks._ffx import byte_table
 from keylatch.locks._randomness import SeededDraws
@@ -340,3 +342,20 @@ def test_a_table_without_ffx_is_refused() -> None:
     arrays = draw("shf").to_arrays() | {"blocks.table": draw("ffx").table.numpy()}
     with pytest.raises(FormatError, match="damaged: table"):
         BlockTransform.from_arrays(arrays)
+
+
+@pytest.mark.parametrize("wrong_entries", range(7))
+def test_the_chance_to_come_near_is_the_share_of_keys_that_are(wrong_entries: int) -> None:
+    orders = list(itertools.permutations(range(6)))
+    moved = sum(sum(place != entry for place, entry in enumerate(order)) <= wrong_entries for order in orders)
+    halves = [set(half) for half in itertools.combinations(range(6), 3)]
+    flipped = sum(len(half ^ {0, 1, 2}) <= wrong_entries for half in halves)
+    shuffled, negated = moved / len(orders), flipped / len(halves)
+    assert 2 ** log2_chance_near(("shf",), 6, wrong_entries) == pytest.approx(shuffled)
+    assert 2 ** log2_chance_near(("np",), 6, wrong_entries) == pytest.approx(negated)
+    assert 2 ** log2_chance_near(("shf", "np"), 6, wrong_entries) == pytest.approx(shuffled * negated)
+    assert log2_chance_near(("ffx",), 6, wrong_entries) == pytest.approx(math.log2(negated) - 256)
+
+
+def test_no_wrong_entry_is_the_whole_key() -> None:
+    assert log2_chance_near(ALL, 768, 0) == pytest.approx(-draw(*ALL, block_size=16).log2_key_space)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from keylatch.audit._attack import Attack, Outcome, Predict, Resources
@@ -11,19 +12,23 @@ from keylatch.audit._baselines import baselines_for
 from keylatch.audit._cells import CellStore
 from keylatch.audit._clock import Clock
 from keylatch.audit._machine import machine, versions
+from keylatch.audit._owner import block_description, code_description
 from keylatch.audit._plan import plan_cells
 from keylatch.audit._result import AttackResult, AuditResult, BaselineResult, NearKey, NotRun, References
 from keylatch.audit._runner import Runner, Skipped, Watch
 from keylatch.audit._scene import Scene
 from keylatch.audit._survival import Survival
 from keylatch.audit._tally import UNJUDGED, Group, attack_row, baseline_row, chance_baseline, grouped, had_less_time
+from keylatch.audit._target import Target
 from keylatch.audit._threads import choose_threads
 from keylatch.audit._timetable import Timetable
-from keylatch.audit._verdict import beats, judge, near_keys
+from keylatch.audit._verdict import KeySpace, beats, judge, near_keys
+from keylatch.locks import log2_chance_within
+from keylatch.locks._block_key_space import log2_chance_near
 
 LEAST_SEEDS = 2
 _SECONDS_A_MINUTE = 60
-_WRONG_BITS = "wrong_bits"
+_WRONG_BITS, _WRONG_ENTRIES = "wrong_bits", "wrong_entries"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,17 +177,29 @@ def _judged(
 
 
 def _near_keys(scene: Scene, groups: Iterable[Group], chance: float) -> tuple[tuple[NearKey, ...], float | None]:
+    """Of a code, or of a block transform without one: beside a code no near block key says anything of the key."""
+    setting, space = _key_space(scene.target)
     measured = {
-        int(group[0][0].variant.settings[_WRONG_BITS]): [measurement.accuracy for _, measurement in group]
+        int(group[0][0].variant.settings[setting]): [measurement.accuracy for _, measurement in group]
         for group in groups
-        if not group[0][0].variant.counts and _WRONG_BITS in group[0][0].variant.settings
+        if not group[0][0].variant.counts and setting in group[0][0].variant.settings
     }
-    return near_keys(measured, int(scene.target.manifest.lock.get("code_bits", 0)), chance)
+    return near_keys(measured, space, chance)
+
+
+def _key_space(target: Target) -> tuple[str, KeySpace]:
+    """The setting that counts what is wrong, and the keys that there are."""
+    blocks = block_description(target) if code_description(target) is None else None
+    if blocks is not None:
+        steps, entries = blocks.steps, target.spec.channels * blocks.block_size**2
+        return _WRONG_ENTRIES, KeySpace("entries", entries, partial(log2_chance_near, steps, entries))
+    bits = int(target.manifest.lock.get("code_bits", 0))
+    return _WRONG_BITS, KeySpace("bits", bits, partial(log2_chance_within, bits))
 
 
 def _not_run(cut: Skipped) -> NotRun:
     variant = cut.cell.variant
-    matters = variant.counts or _WRONG_BITS in variant.settings
+    matters = variant.counts or not {_WRONG_BITS, _WRONG_ENTRIES}.isdisjoint(variant.settings)
     return NotRun(cut.cell.attack.name, f"{cut.cell.budget}, seed {cut.cell.seed}", cut.reason, matters)
 
 

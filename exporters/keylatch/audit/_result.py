@@ -95,7 +95,9 @@ class NearKey:
     """What a key that is nearly right comes to.
 
     Attributes:
-        wrong_bits: Bits of its code that are wrong.
+        wrong: How much of it is wrong.
+        unit: Of what: ``bits`` of a code, or ``entries`` of a block transform's key.
+        share: Of the whole key, in percent.
         recovered: Mean accuracy.
         low: The lowest.
         high: The highest.
@@ -104,7 +106,9 @@ class NearKey:
         opens: Whether it beats chance, and all nearer keys do too.
     """
 
-    wrong_bits: int
+    wrong: int
+    unit: str
+    share: float
     recovered: float
     low: float
     high: float

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from keylatch.audit._attack import Given
 from keylatch.audit._baselines import PUBLIC_BASE
 from keylatch.audit._result import AttackResult, BaselineResult, NearKey, NotRun, Verdict
-from keylatch.locks import log2_chance_within
 
 MARGIN_POINTS = 5.0
 # Each guess is an inference, and the code has to be guessed whole: 2^80 of them are out of anybody's reach.
@@ -40,14 +39,29 @@ def better_baseline(given: Given, baselines: Iterable[BaselineResult], chance: B
     return max([chance, *fitting], key=lambda row: row.accuracy)
 
 
+@dataclass(frozen=True, slots=True)
+class KeySpace:
+    """How many keys there are, and how near each other.
+
+    Attributes:
+        unit: What a key has, ``bits`` or ``entries``.
+        size: How many.
+        log2_chance: For a number of wrong ones, log2 of the chance that a random key is as near.
+    """
+
+    unit: str
+    size: int
+    log2_chance: Callable[[int], float]
+
+
 def near_keys(
-    measured: Mapping[int, Sequence[float]], code_bits: int, chance: float
+    measured: Mapping[int, Sequence[float]], space: KeySpace, chance: float
 ) -> tuple[tuple[NearKey, ...], float | None]:
     """Judge keys that are nearly right.
 
     Args:
-        measured: Number of wrong bits to accuracies, one for each seed.
-        code_bits: Bits of the code.
+        measured: Number of wrong bits or entries to accuracies, one for each seed.
+        space: All keys.
         chance: Accuracy of a guess, in percent.
 
     Returns:
@@ -56,15 +70,15 @@ def near_keys(
         counts, for among many far keys one may be lucky on the images at hand.
     """
     rows, opens = [], True
-    for wrong_bits, accuracies in sorted(measured.items()):
+    for wrong, accuracies in sorted(measured.items()):
         mean = sum(accuracies) / len(accuracies)
         opens = opens and beats(mean, chance)
-        log2_chance = log2_chance_within(code_bits, wrong_bits)
-        rows.append(NearKey(wrong_bits, mean, min(accuracies), max(accuracies), len(accuracies), log2_chance, opens))
+        range_ = (mean, min(accuracies), max(accuracies), len(accuracies))
+        rows.append(NearKey(wrong, space.unit, 100 * wrong / space.size, *range_, space.log2_chance(wrong), opens))
     if not rows:
         return (), None
-    farthest = max((row.wrong_bits for row in rows if row.opens), default=0)
-    return tuple(rows), -log2_chance_within(code_bits, farthest)
+    farthest = max((row.wrong for row in rows if row.opens), default=0)
+    return tuple(rows), -space.log2_chance(farthest)
 
 
 def judge(attacks: Sequence[AttackResult], key_bits: float | None, not_run: Sequence[NotRun]) -> Judgment:

@@ -60,6 +60,37 @@ def log2_key_space(steps: Sequence[str], entries: int) -> float:
     return sum((_log2_step(step, entries) for step in steps), 0.0)
 
 
+def log2_chance_near(steps: Sequence[str], entries: int, wrong: int) -> float:
+    """log2 of the chance that a random key has at most so many entries wrong in every step.
+
+    An entry of a permutation is wrong if it comes from another place; of the steps that take half of the entries, if it
+    is taken and should not be, or the other way round. A table of ffx has to be right as a whole.
+
+    Args:
+        steps: In any order.
+        entries: p, the length of a block's vector.
+        wrong: From 0 to p.
+    """
+    return sum((_log2_near(step, entries, wrong) for step in steps), 0.0)
+
+
+def _log2_near(step: str, entries: int, wrong: int) -> float:
+    if step == "shf":
+        near = sum(math.comb(entries, moved) * _derangements(moved) for moved in range(wrong + 1))
+    else:
+        half = entries // 2
+        near = sum(math.comb(half, pairs) * math.comb(entries - half, pairs) for pairs in range(wrong // 2 + 1))
+    return math.log2(near) - _log2_step(step, entries)
+
+
+def _derangements(number: int) -> int:
+    """Permutations that leave nothing in its place."""
+    count = 1
+    for size in range(1, number + 1):
+        count = size * count + (-1) ** size
+    return count
+
+
 def _log2_step(step: str, entries: int) -> float:
     if step == "shf":
         return _log2_factorial(entries)

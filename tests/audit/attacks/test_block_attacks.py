@@ -15,6 +15,7 @@ from block_world import Make, marked
 from torch import nn
 
 from keylatch.audit._attack import Attack, Given
+from keylatch.audit._audit import _key_space
 from keylatch.audit._owner import owner_from_vault, with_values
 from keylatch.audit.attacks import ATTACKS
 from keylatch.audit.attacks._block_key import Behind, block_key, block_values, pixels_of
@@ -179,7 +180,7 @@ def test_a_network_without_a_patchify_stem_is_not_matched(locked: Make) -> None:
 def test_near_keys_degrade_with_their_wrong_entries(name: str, locked: Make) -> None:
     world = locked(name)
     variants = world.variants(NearBlockKey())
-    assert [dict(variant.settings) for variant in variants] == [{"wrong_entries": 2}, {"wrong_share": 0.25}]
+    assert [dict(variant.settings) for variant in variants] == [{"wrong_entries": 2}, {"wrong_entries": 4}]
     assert not any(variant.counts for variant in variants)
     runs = [[NearBlockKey().run(world.case(variant, seed=seed)).predict for seed in range(4)] for variant in variants]
     few, many = (sum(map(world.accuracy, predicts)) / 4 for predicts in runs)
@@ -188,13 +189,21 @@ def test_near_keys_degrade_with_their_wrong_entries(name: str, locked: Make) -> 
 
 def test_a_near_key_is_the_key_but_for_as_many_entries_as_it_says(locked: Make) -> None:
     world = locked("trained, bytes")
-    shares = [variant.settings for variant in world.variants(NearBlockKey())]
-    assert shares == [{"wrong_entries": 2}, {"wrong_share": 0.05}, {"wrong_share": 0.25}]
+    counts = [variant.settings["wrong_entries"] for variant in world.variants(NearBlockKey())]
+    assert counts == [2, 4, 12]
     near = NearBlockKey().run(world.case(world.variants(NearBlockKey())[-1])).predict
     with torch.no_grad():
         values = near.values(world.images[:1], list(world.owner.values))  # type: ignore[attr-defined]
     wrong = {name: int((values[name].numpy() != right).sum()) for name, right in world.owner.values.items()}
     assert wrong == {"blocks.permutation": 12, "blocks.inversion": 12}
+
+
+def test_near_keys_are_judged_by_the_key_space_of_what_locks(locked: Make) -> None:
+    setting, space = _key_space(locked("trained, bytes").target)
+    assert (setting, space.unit, space.size) == ("wrong_entries", "entries", 48)
+    assert -space.log2_chance(0) == pytest.approx(block_world.key_of(locked("trained, bytes")).log2_key_space)
+    setting, space = _key_space(locked("beside a code").target)
+    assert (setting, space.unit, -space.log2_chance(0)) == ("wrong_bits", "bits", space.size)
 
 
 def test_beside_a_code_near_keys_have_the_right_code(locked: Make) -> None:

@@ -159,7 +159,8 @@ def chance() -> dict[str, Any]:
 
 
 def near_key(wrong_bits: int, accuracy: float) -> dict[str, Any]:
-    return {"wrong_bits": wrong_bits, "recovered": accuracy, "low": accuracy - 3, "high": accuracy + 2, "seeds": 2,
+    return {"wrong": wrong_bits, "unit": "bits", "share": wrong_bits / 2.56,
+            "recovered": accuracy, "low": accuracy - 3, "high": accuracy + 2, "seeds": 2,
             "log2_chance": -256.0 + 8 * wrong_bits**0.5, "opens": accuracy > 16.14}  # fmt: skip
 
 

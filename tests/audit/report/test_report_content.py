@@ -152,7 +152,7 @@ def test_baselines_near_keys_and_what_did_not_run_are_in_tables() -> None:
     near = rows(section(page, "Nearly right keys"))
     assert len(near) == 8
     assert near[0] == {
-        "Wrong bits": "1", "Of the code": "0.4 %", "Accuracy": "91.2 % 88.2 to 93.2", "Chance to guess": "2 −248.0",
+        "Wrong bits": "1", "Of the key": "0.4 %", "Accuracy": "91.2 % 88.2 to 93.2", "Chance to guess": "2 −248.0",
         "Opens": "yes",
     }  # fmt: skip
     assert rows(section(page, "Not run"))[0] == {
@@ -161,12 +161,12 @@ def test_baselines_near_keys_and_what_did_not_run_are_in_tables() -> None:
     }
 
 
-def test_shares_of_wrong_bits_are_taken_as_they_come() -> None:
+def test_near_block_keys_have_wrong_entries() -> None:
     result = samples.holds() | {
-        "near_keys": [{"wrong_bits": 2, "share": 0.125, "accuracy": 33.3, "low": 30.0, "high": 36.0}]
+        "near_keys": [{"wrong": 2, "unit": "entries", "share": 12.5, "accuracy": 33.3, "low": 30.0, "high": 36.0}]
     }
     near = rows(section(page_of(result), "Nearly right keys"))
-    assert near[0] == {"Wrong bits": "2", "Of the code": "12.5 %", "Accuracy": "33.3 % 30.0 to 36.0",
+    assert near[0] == {"Wrong entries": "2", "Of the key": "12.5 %", "Accuracy": "33.3 % 30.0 to 36.0",
                        "Chance to guess": "–", "Opens": "–"}  # fmt: skip
 
 
@@ -204,7 +204,7 @@ def test_the_report_reads_what_an_audit_writes() -> None:
         verdict="holds", summary="It holds.", model=samples.holds()["model"],
         accuracy=References(98.4, 97.6, 10.2, 11.1), attacks=(attack,),
         baselines=(BaselineResult("from scratch", 13, 34.2, 30.1, 38.3, 2, "cut short"),),
-        near_keys=(NearKey(1, recovered=15.9, low=12.9, high=17.9, seeds=2, log2_chance=-248.0, opens=False),),
+        near_keys=(NearKey(1, "bits", 0.4, 15.9, 12.9, 17.9, seeds=2, log2_chance=-248.0, opens=False),),
         effective_key_bits=248.0, survival=(SurvivalRow("jpeg", "quality 60", 96.0, 10.7, "pillow"),),
         not_run=(NotRun("no-key", "seed 1", "no time was left"),), images=samples.holds()["images"], seeds=(0, 1),
         minutes={"asked": 5.0, "used": 4.2}, versions={"torch": "2.13.0"}, machine={"cores": 8},

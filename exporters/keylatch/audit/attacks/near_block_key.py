@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ class NearBlockKey:
     name: str = "near-block-key"
     needs: str = "a key that is nearly right"
     summary: str = "Opens the model with the right block key but for a few entries; only its owner can make one."
-    version: int = 1
+    version: int = 2
 
     def variants(self, target: Target, resources: Resources) -> Sequence[Variant]:
         """As few wrong entries as can be, two, and 1 %, 5 % and 25 % of them."""
@@ -28,11 +29,8 @@ class NearBlockKey:
         if key is None or not resources.owner:
             return []
         # A wrong entry of a permutation makes another one wrong, and halves stay halves.
-        fewest = Given(key=f"a block key with 2 of {key.entries} entries wrong")
-        return [
-            Variant(fewest, settings={"wrong_entries": 2}, weight=0.2, counts=False),
-            *(_wrong_share(share) for share in SHARES if share * key.entries > 2),
-        ]
+        counts = sorted({2, *(2 * math.ceil(share * key.entries / 2) for share in SHARES)})
+        return [_wrong(count, key.entries) for count in counts]
 
     def run(self, case: Case) -> Outcome:
         """Open with the spoiled key.
@@ -43,13 +41,11 @@ class NearBlockKey:
         owner = case.owner
         if owner is None or owner.secret is None or owner.secret.blocks is None:
             raise InputError("a near block key needs the owner's secrets, got none", hint="audit with the vault")
-        settings = case.variant.settings
-        wrong = int(settings["wrong_entries"]) if "wrong_entries" in settings else float(settings["wrong_share"])
-        near = owner.secret.blocks.near(wrong, case.generator)
+        near = owner.secret.blocks.near(int(case.variant.settings["wrong_entries"]), case.generator)
         values = {name: value.numpy() for name, value in block_values(case.target, near).items()}
         return Outcome(with_values(case.target, {**owner.values, **values}))
 
 
-def _wrong_share(share: float) -> Variant:
-    given = Given(key=f"a block key with {share:.0%} of its entries wrong")
-    return Variant(given, settings={"wrong_share": share}, weight=0.2, counts=False)
+def _wrong(count: int, entries: int) -> Variant:
+    given = Given(key=f"a block key with {count} of {entries} entries wrong")
+    return Variant(given, settings={"wrong_entries": count}, weight=0.2, counts=False)

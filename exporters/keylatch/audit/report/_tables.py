@@ -67,7 +67,8 @@ def near_keys_table(result: Json) -> Html | None:
     """Nearly right keys."""
     keys = near_keys_in(result)
     rows = [("", _near_key(key)) for key in keys]
-    head = ("Wrong bits", "Of the code", "Accuracy", "Chance to guess", "Opens")
+    wrong = f"Wrong {keys[0].unit}" if keys else ""
+    head = (wrong, "Of the key", "Accuracy", "Chance to guess", "Opens")
     return _section("Nearly right keys", _table(head, rows)) if rows else None
 
 
@@ -156,7 +157,7 @@ def _baseline(baseline: Baseline) -> list[Content]:
 def _near_key(key: NearKey) -> list[Content]:
     opens = NOTHING if key.opens is None else "yes" if key.opens else "no"
     chance = NOTHING if key.log2_chance is None else markup("2", element("sup", points(key.log2_chance)))
-    return [number(key.wrong_bits), share_of(key) or NOTHING, _ranged(key.accuracy), chance, opens]
+    return [number(key.wrong), share_of(key) or NOTHING, _ranged(key.accuracy), chance, opens]
 
 
 def _lock(lock: Json) -> Iterable[tuple[str, object]]:
