@@ -23,7 +23,7 @@ import torch
 from keylatch.audit import Attack, AuditImages, Case, Clock, Owner, Resources, Target, Variant, keep_freed_memory
 from keylatch.audit.attacks import ATTACKS
 from keylatch.audit.attacks.block_key_search import BlockKeySearch
-from keylatch.locks import block_lock
+from keylatch.locks import Locked, block_lock, code_lock
 from measuring import THREADS, print_rows, write_results
 from strength.block_networks import EPOCHS, METHODS, PLAIN, Run
 from strength.locking import shipped
@@ -31,20 +31,32 @@ from strength.subjects import SUBJECTS
 
 _LABELED, _CLASSES, _SEEDS = 1000, 10, (0, 1)
 _QUERIES = 1000
-_NAMES = ("no-key", "random-block-key", "near-block-key", "block-key-search", "block-key-gradient", "known-pair")
+_CODE = "code+"
+_METHODS = (*(method for method in METHODS if method != PLAIN), f"{_CODE}shf+np")
+_NAMES = (
+    "no-key", "random-key", "random-block-key", "near-block-key", "block-key-search", "block-key-gradient", "known-pair",
+)  # fmt: skip
 _HEADER = ("method", "M", "images", "right key", "attack", "given", "recovered", "cost")
 
 
-def attacked(run: Run, attacks: Sequence[Attack], data: Path, work: Path) -> dict[str, Any]:
-    """Lock a trained network with its key, export it, and attack the artifact."""
-    network = run.network_trained(data, work)
-    target, owner = shipped(run.name, lambda: block_lock(network, run.spec, run.key), work)
-    images = SUBJECTS[run.network].images(data, _CLASSES)
+def attacked(run: Run, code: bool, attacks: Sequence[Attack], data: Path, work: Path) -> dict[str, Any]:
+    """Lock a trained network with its key, and a code if asked, export it, and attack the artifact."""
+    network, subject = run.network_trained(data, work), SUBJECTS[run.network]
+
+    def lock() -> Locked:
+        if code:
+            return code_lock(network, run.spec, patch_size=subject.patch_size, blocks=run.key)
+        return block_lock(network, run.spec, run.key)
+
+    name = f"{run.name}.code" if code else run.name
+    target, owner = shipped(name, lock, work)
+    images = subject.images(data, _CLASSES)
     resources = Resources(len(images.attacker), len(images.attacker), (_LABELED,), _CLASSES, base=False, owner=True)
-    row = {"network": run.network, "method": run.method, "block_size": run.block_size, "images": run.images}
+    method = _CODE + run.method if code else run.method
+    row = {"network": run.network, "method": method, "block_size": run.block_size, "images": run.images}
     opened = _percent(owner.unlocked(target), images)
     found = [
-        _measured(attack, variant, target, owner, images, work / f"{run.name}.{attack.name}.{number}.json")
+        _measured(attack, variant, target, owner, images, work / f"{name}.{attack.name}.{number}.json")
         for attack in attacks
         for number, variant in enumerate(attack.variants(target, resources))
     ]
@@ -116,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data pack")
     parser.add_argument("--network", choices=("resnet20_cifar10",), default="resnet20_cifar10")
-    parser.add_argument("--method", choices=[name for name in METHODS if name != PLAIN], action="append")
+    parser.add_argument("--method", choices=_METHODS, action="append")
     parser.add_argument("--block-size", type=int, choices=(2, 4, 8, 16), action="append")
     parser.add_argument("--images", type=int, choices=sorted(EPOCHS), default=10_000, help="of the training")
     parser.add_argument("--queries", type=int, default=_QUERIES, help="of the published search, at most")
@@ -128,10 +140,11 @@ def main() -> None:
     attacks = list(chosen_attacks(arguments.queries))
     entries = []
     for size in arguments.block_size or (4,):
-        for method in arguments.method or METHODS[1:]:
+        for method in arguments.method or _METHODS:
             if (method, size) != ("np", 2):  # 9.9 bits: refused
-                run = Run(arguments.network, method, size, arguments.images)
-                entries.append(attacked(run, attacks, arguments.data, arguments.work))
+                run = Run(arguments.network, method.removeprefix(_CODE), size, arguments.images)
+                code = method.startswith(_CODE)
+                entries.append(attacked(run, code, attacks, arguments.data, arguments.work))
     print_rows(_HEADER, [row for entry in entries for row in _rows(entry)])
     sizes = "_".join(str(size) for size in arguments.block_size or (4,))
     write_results(f"block_strength_{sizes}", {"threads": THREADS, "rows": entries})

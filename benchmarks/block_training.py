@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from measuring import THREADS, print_rows, write_results
-from strength.block_networks import EPOCHS, LEARNING_RATE, METHODS, PLAIN, Run
+from strength.block_networks import BATCH, EPOCHS, LEARNING_RATE, METHODS, PLAIN, Run
 
 # ResNet-18, 50,000 images, no key: 95.43 (2103.03525, the authors' logs).
 _PUBLISHED_PLAIN = 95.43
@@ -86,7 +86,8 @@ def main() -> None:
         [_row(*pair) for pair in rows],
     )
     entries = [row for row, _ in rows]
-    write_results("block_training", {"threads": THREADS, "learning_rate": LEARNING_RATE, "rows": entries})
+    settings = {"threads": THREADS, "learning_rate": LEARNING_RATE, "batch": BATCH, "precision": "bfloat16"}
+    write_results("block_training", {**settings, "rows": entries})
 
 
 if __name__ == "__main__":

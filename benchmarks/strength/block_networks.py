@@ -20,7 +20,7 @@ from keylatch.locks import BlockTransform, InputSpec, TrainingProgress, fine_tun
 EPOCHS = {10_000: 20, 2_500: 40, 1_000: 60}
 PLAIN = "plain"
 METHODS = (PLAIN, "shf", "np", "ffx", "shf+np", "shf+np+ffx")
-LEARNING_RATE = 0.05
+LEARNING_RATE, BATCH = 0.05, 64  # the step is small enough for a thousand images to give many
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,7 @@ class Run:
             epochs=EPOCHS[self.images],
             subset=self.images / len(everything),
             learning_rate=LEARNING_RATE,
+            batch=BATCH,
             mixed_precision=True,
             checkpoint=work / f"{self.name}.pt",
             progress=_tell,

@@ -33,6 +33,12 @@ def test_the_search_climbs_from_chance_where_blocks_are_small(locked: Make) -> N
     assert world.accuracy(outcome.predict) > 60 and outcome.cost == {"queries": 1 + 3 * (66 + 12)}
 
 
+def test_beside_a_closed_code_the_search_finds_nothing(locked: Make) -> None:
+    world = locked("beside a code")
+    outcome = shortened(world, BlockKeySearch(), sweeps=1, queries=150)
+    assert outcome.cost == {"queries": 150} and world.accuracy(outcome.predict) < 35
+
+
 def test_the_search_s_moves_are_all_exchanges_and_all_flips(locked: Make) -> None:
     key = block_key(locked("ffx").target)
     assert key is not None

@@ -14,7 +14,7 @@ from keylatch.audit._target import Target
 from keylatch.audit.attacks._block_key import (
     Behind,
     BlockKey,
-    lone_block_key,
+    block_key,
     opened_with_blocks,
     pixels_of,
     required_block_key,
@@ -64,8 +64,8 @@ class BlockKeySearch:
     queries: int = _QUERIES
 
     def variants(self, target: Target, resources: Resources) -> Sequence[Variant]:
-        """With the most labels; for locks that are a block transform."""
-        if lone_block_key(target) is None:
+        """With the most labels; for block transforms, beside a closed code lock too."""
+        if block_key(target) is None:
             return []
         settings = {"sweeps": _SWEEPS, "queries": self.queries}
         return [Variant(Given(labeled=count), settings=settings, weight=6) for count in resources.labeled[-1:]]
