@@ -33,9 +33,15 @@ _LABELED, _CLASSES, _SEEDS = 1000, 10, (0, 1)
 _QUERIES = 1000
 _CODE = "code+"
 _METHODS = (*(method for method in METHODS if method != PLAIN), f"{_CODE}shf+np")
-_NAMES = (
-    "no-key", "random-key", "random-block-key", "near-block-key", "block-key-search", "block-key-gradient", "known-pair",
-)  # fmt: skip
+_NAMES = {
+    "no-key",
+    "random-key",
+    "random-block-key",
+    "near-block-key",
+    "block-key-search",
+    "block-key-gradient",
+    "known-pair",
+}
 _HEADER = ("method", "M", "images", "right key", "attack", "given", "recovered", "cost")
 
 
