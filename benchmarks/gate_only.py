@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import nn
 import config_networks
 import sessions
 from installing import Installation, custom, workplace
-from keylatch.locks import InputSpec, code_lock
+from keylatch.locks import BlockTransform, InputSpec, block_lock, code_lock
 from measuring import THREADS, print_rows, write_results
 from pairs import arguments, compare_for, figures, median_interval
 
@@ -29,13 +29,17 @@ BATCHES = (1, 8)
 SPEC = config_networks.SPEC
 _QUICK_SPEC = InputSpec(3, 32, 32)
 TOLERANCE = 1e-3
+_BLOCK_SIZE = 4
+
+Step = Literal["shf", "np", "ffx"]
+Install = Callable[[Path, InputSpec], Installation]
 
 Row = dict[str, Any]
 
 
-def _one_layer() -> nn.Module:
+def _one_layer(kernel: int = 16) -> nn.Module:
     torch.manual_seed(0)
-    return nn.Conv2d(3, 32, 16, stride=16).eval()  # every pixel is read once
+    return nn.Conv2d(3, 32, kernel, stride=16).eval()  # by default every pixel is read once
 
 
 def _code(folder: Path, spec: InputSpec) -> Installation:
@@ -44,8 +48,33 @@ def _code(folder: Path, spec: InputSpec) -> Installation:
     return custom(folder, "code", network, spec, locked)
 
 
+def _blocks(*steps: Step) -> Install:
+    """A block transform in front of a layer that reads no whole blocks, so that it stays a gate."""
+
+    def install(folder: Path, spec: InputSpec) -> Installation:
+        network = _one_layer(7)
+        locked = block_lock(network, spec, BlockTransform.draw(steps, block_size=_BLOCK_SIZE))
+        return custom(folder, "+".join(steps), network, spec, locked)
+
+    return install
+
+
+def _stem(folder: Path, spec: InputSpec) -> Installation:
+    """A block transform that moves into the layer behind it."""
+    network = _one_layer()
+    key = BlockTransform.draw(("shf", "np"), block_size=_BLOCK_SIZE)
+    return custom(folder, "stem", network, spec, block_lock(network, spec, key, absorb=True))
+
+
 # Name of a lock to what installs it in front of one layer. A lock that transforms images adds itself here.
-GATES: dict[str, Callable[[Path, InputSpec], Installation]] = {"code": _code}
+GATES: dict[str, Install] = {
+    "code": _code,
+    "shf": _blocks("shf"),
+    "shf+np": _blocks("shf", "np"),
+    "shf+np+ffx": _blocks("shf", "np", "ffx"),
+    "shf+np in a stem": _stem,
+}
+_UNCHANGED = frozenset({"code", "shf+np in a stem"})  # opened, they answer as the plain network does to plain images
 
 
 def measure(gate: str, place: Installation, settings: argparse.Namespace) -> list[Row]:
@@ -56,7 +85,7 @@ def measure(gate: str, place: Installation, settings: argparse.Namespace) -> lis
         session = open_session(place)
         for batch in settings.batch:
             images = sessions.random_images(place, batch)
-            if state == "keyed":
+            if state == "keyed" and gate in _UNCHANGED:
                 feed = {"image": images}
                 sessions.require_same(plain.run(None, feed), session.run(None, feed), TOLERANCE)
             rows.append(_row(gate, state, batch, images, sessions.runner(plain, images), session, settings))
