@@ -62,7 +62,8 @@ def _trainable(network: OnnxNetwork, gate_names: Collection[str]) -> dict[str, n
 
 def _draw(weight: nn.Parameter, read_by: Sequence[tuple[Node, int]], generator: torch.Generator) -> None:
     if any(node.op in LINEAR_OPS and place == 1 for node, place in read_by) and weight.ndim > 1:
-        nn.init.orthogonal_(weight, generator=generator)
+        rows = torch.empty_like(weight, memory_format=torch.contiguous_format)
+        weight.copy_(nn.init.orthogonal_(rows, generator=generator))
     elif weight.numel() > max(weight.shape, default=1):  # tables: embeddings of positions
         nn.init.trunc_normal_(weight, std=_EMBEDDING_STD, generator=generator)
     else:
