@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -109,10 +109,10 @@ def _percent(predict: Any, images: AuditImages) -> float:
     return round(100 * float((classes == labels).double().mean()), 2)
 
 
-def chosen_attacks(queries: int) -> Iterator[Attack]:
-    """Those of this family, the published search as long as asked."""
+def chosen_attacks(names: Collection[str], queries: int) -> Iterator[Attack]:
+    """Those of these names, the published search as long as asked."""
     for attack in ATTACKS:
-        if attack.name in _NAMES:
+        if attack.name in names:
             yield replace(attack, queries=queries) if isinstance(attack, BlockKeySearch) else attack
 
 
@@ -137,13 +137,14 @@ def main() -> None:
     parser.add_argument("--method", choices=_METHODS, action="append")
     parser.add_argument("--block-size", type=int, choices=(2, 4, 8, 16), action="append")
     parser.add_argument("--images", type=int, choices=sorted(EPOCHS), default=10_000, help="of the training")
+    parser.add_argument("--attack", choices=sorted(_NAMES), action="append")
     parser.add_argument("--queries", type=int, default=_QUERIES, help="of the published search, at most")
     parser.add_argument("--work", type=Path, default=Path("block-training"), help="where everything is kept")
     arguments = parser.parse_args()
     torch.set_num_threads(THREADS)
     keep_freed_memory()
     arguments.work.mkdir(exist_ok=True)
-    attacks = list(chosen_attacks(arguments.queries))
+    attacks = list(chosen_attacks(arguments.attack or _NAMES, arguments.queries))
     entries = []
     for size in arguments.block_size or (4,):
         for method in arguments.method or _METHODS:
