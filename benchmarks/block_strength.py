@@ -145,16 +145,15 @@ def main() -> None:
     keep_freed_memory()
     arguments.work.mkdir(exist_ok=True)
     attacks = list(chosen_attacks(arguments.attack or _NAMES, arguments.queries))
-    entries = []
-    for size in arguments.block_size or (4,):
+    entries, sizes = [], arguments.block_size or [4]
+    for size in sizes:
         for method in arguments.method or _METHODS:
             if (method, size) != ("np", 2):  # 9.9 bits: refused
                 run = Run(arguments.network, method.removeprefix(_CODE), size, arguments.images)
                 code = method.startswith(_CODE)
                 entries.append(attacked(run, code, attacks, arguments.data, arguments.work))
     print_rows(_HEADER, [row for entry in entries for row in _rows(entry)])
-    sizes = "_".join(str(size) for size in arguments.block_size or (4,))
-    write_results(f"block_strength_{sizes}", {"threads": THREADS, "rows": entries})
+    write_results(f"block_strength_{'_'.join(map(str, sizes))}", {"threads": THREADS, "rows": entries})
 
 
 if __name__ == "__main__":

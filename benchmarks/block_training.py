@@ -87,7 +87,7 @@ def main() -> None:
     )
     entries = [row for row, _ in rows]
     settings = {"threads": THREADS, "learning_rate": LEARNING_RATE, "batch": BATCH, "precision": "bfloat16"}
-    write_results("block_training", {**settings, "rows": entries})
+    write_results(f"block_training_{'_'.join(map(str, sizes))}", {**settings, "rows": entries})
 
 
 if __name__ == "__main__":
