@@ -61,7 +61,7 @@ def main() -> None:
     methods = [method for method in arguments.method or METHODS if method != PLAIN]
     rows = []
     for count in arguments.images or EPOCHS:
-        runs = [Run(arguments.network, PLAIN, sizes[0], count)]
+        runs = [Run(arguments.network, PLAIN, _PUBLISHED_SIZES[1], count)]
         runs += [
             Run(arguments.network, method, size, count)
             for method in methods
