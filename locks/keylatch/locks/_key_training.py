@@ -142,7 +142,9 @@ def fine_tune(
         while not settings.finished(state):
             began = time.monotonic()
             loss = _train_epoch(state, settings, data, lambda pixels: answers(network, key, pixels, spec))
-            state.record(EpochResult(loss, measure(key)), keep_best=patience is not None)
+            with settings.autocast():
+                accuracy = measure(key)
+            state.record(EpochResult(loss, accuracy), keep_best=patience is not None)
             state.seconds += time.monotonic() - began
             if path is not None:
                 save_checkpoint(path, run, state)
@@ -172,6 +174,10 @@ class _Settings:
     patience: int | None
     seed: int
     subset: float
+
+    def autocast(self) -> torch.autocast:
+        """Mixed precision, if it was asked for."""
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
     def finished(self, state: TrainingState) -> bool:
         stopped = self.patience is not None and state.stale_epochs() >= self.patience
@@ -228,7 +234,7 @@ def _train_epoch(
             for group in state.optimizer.param_groups:
                 group["lr"] = settings.rate(step, settings.epochs * parts)
             pixels = augmented(data.images[chosen].to(device), settings.augment)
-            with torch.autocast(device.type, settings.precision, enabled=settings.precision != torch.float32):
+            with settings.autocast():
                 scores = checked_scores(answer(pixels), len(pixels), data)
             labels = data.labels[chosen].to(device)
             loss = functional.cross_entropy(scores.float(), labels, ignore_index=IGNORED if data.is_dense else -100)
