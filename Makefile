@@ -70,8 +70,10 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/license_time.py
 	$(BIN)/python benchmarks/issue_rate.py
 	$(BIN)/python benchmarks/code_leak.py
+	$(BIN)/python benchmarks/dense_keys.py
 	$(if $(DATA),$(BIN)/python benchmarks/lock_quality.py --data $(DATA))
 	$(if $(DATA),$(BIN)/python benchmarks/block_training.py --data $(DATA))
+	$(if $(DATA),$(BIN)/python benchmarks/block_absorbed.py --data $(DATA))
 
 # Needs an NVIDIA GPU, and onnxruntime-gpu in place of onnxruntime: pip install '.[gpu,export,report]' transformers.
 # PYTHON_GPU: the Python that has them. Card and driver are recorded.
