@@ -57,14 +57,16 @@ def log2_key_space(steps: Sequence[str], entries: int) -> float:
         steps: In any order.
         entries: p, the length of a block's vector.
     """
-    return sum((_log2_step(step, entries) for step in steps), 0.0)
+    passwords = PASSWORD_BITS * sum(step == "ffx" for step in steps)
+    return passwords + sum((_log2_choices(step, entries) for step in steps), 0.0)
 
 
 def log2_chance_near(steps: Sequence[str], entries: int, wrong: int) -> float:
     """log2 of the chance that a random key has at most so many entries wrong in every step.
 
     An entry of a permutation is wrong if it comes from another place; of the steps that take half of the entries, if it
-    is taken and should not be, or the other way round. A table of ffx has to be right as a whole.
+    is taken and should not be, or the other way round. The password of ffx does not count: a network hardly looks at
+    what is encrypted, and any table opens it far once the entries are right (docs/results.md).
 
     Args:
         steps: In any order.
@@ -80,7 +82,7 @@ def _log2_near(step: str, entries: int, wrong: int) -> float:
     else:
         half = entries // 2
         near = sum(math.comb(half, pairs) * math.comb(entries - half, pairs) for pairs in range(wrong // 2 + 1))
-    return math.log2(near) - _log2_step(step, entries)
+    return math.log2(near) - _log2_choices(step, entries)
 
 
 def _derangements(number: int) -> int:
@@ -91,12 +93,12 @@ def _derangements(number: int) -> int:
     return count
 
 
-def _log2_step(step: str, entries: int) -> float:
+def _log2_choices(step: str, entries: int) -> float:
+    """Of entries: what moves where, or which half is taken."""
     if step == "shf":
         return _log2_factorial(entries)
     half = entries // 2
-    halves = _log2_factorial(entries) - _log2_factorial(half) - _log2_factorial(entries - half)
-    return halves + PASSWORD_BITS if step == "ffx" else halves
+    return _log2_factorial(entries) - _log2_factorial(half) - _log2_factorial(entries - half)
 
 
 def _log2_factorial(number: int) -> float:
