@@ -90,9 +90,9 @@ def fit_best(
         untrained.offer(kept, kept.merit, f"{name}, untrained", recipe.learning_rate)
         shares = len(recipes) - place + 1 / TRIAL_SHARE
         done += _fit(case, kept, recipe.learning_rate, _joined(known.take(rest), own), trial, shares)
-        after = merit(kept.start.network)
-        first = kept.merit[0] + after[0]
-        best.offer(kept, after if held_out else (first, after[1]), name, recipe.learning_rate)
+        right, loss = merit(kept.start.network)
+        reached = (right, loss) if held_out else (kept.merit[0] + right, loss)
+        best.offer(kept, reached, name, recipe.learning_rate)
     assert best.kept is not None, "no recipes"  # noqa: S101
     assert untrained.kept is not None  # noqa: S101
     if untrained.merit > best.merit and untrained.merit[0] > _lucky(case.classes, len(judge)):
