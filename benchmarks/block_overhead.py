@@ -17,8 +17,8 @@ import config_networks
 import sessions
 from installing import Installation, custom, workplace
 from keylatch.locks import BlockTransform, code_lock
-from measuring import THREADS, print_rows, write_results
-from pairs import arguments, compare_for, figures, shown_ratio
+from measuring import print_rows
+from pairs import arguments, compare_for, figures, shown_ratio, write_rows
 
 BATCHES = (1, 8)
 METHODS = ("shf", "shf+np", "shf+np+ffx")
@@ -78,7 +78,7 @@ def main() -> None:
             for row in rows
         ],
     )  # fmt: skip
-    write_results("block_overhead", {"threads": THREADS, "rows": rows}, folder=settings.results)
+    write_rows("block_overhead", rows, settings)
 
 
 if __name__ == "__main__":

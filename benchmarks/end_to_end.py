@@ -18,8 +18,8 @@ import numpy as np
 import sessions
 from installing import Form, Installation, install, workplace
 from keylatch.locks import InputSpec
-from measuring import THREADS, print_rows, result_name, write_results
-from pairs import arguments, compare_for, figures, shown_ratio
+from measuring import print_rows, result_name
+from pairs import arguments, compare_for, figures, shown_ratio, write_rows
 
 BATCHES = {"cpu": (1, 8, 32), "cuda": (1, 8, 32)}
 TOLERANCE = 1e-2
@@ -92,8 +92,7 @@ def main() -> None:
             for row in rows
         ],
     )
-    results = {"threads": THREADS, "rows": rows}
-    write_results(result_name("end_to_end", settings.provider), results, folder=settings.results)
+    write_rows(result_name("end_to_end", settings.provider), rows, settings)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ import config_networks
 import sessions
 from installing import Installation, custom, workplace
 from keylatch.locks import BlockTransform, InputSpec, block_lock, code_lock
-from measuring import THREADS, print_rows, write_results
-from pairs import arguments, compare_for, figures, median_interval
+from measuring import print_rows
+from pairs import arguments, compare_for, figures, median_interval, write_rows
 
 BATCHES = (1, 8)
 SPEC = config_networks.SPEC
@@ -145,7 +145,7 @@ def main() -> None:
             for row in rows
         ],
     )
-    write_results("gate_only", {"threads": THREADS, "rows": rows}, folder=settings.results)
+    write_rows("gate_only", rows, settings)
 
 
 if __name__ == "__main__":

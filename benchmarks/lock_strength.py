@@ -32,6 +32,7 @@ from strength.locking import DEFAULT, SIGNS_ALONE, Locking, locked, plain
 from strength.subjects import SUBJECTS, Subject
 
 SIGN_ATTACKS = ("no-key", "sign-recovery", "branch-removal", "fine-tune-all")  # what signs alone fall to
+SEEDS = (0, 1)
 _SIGNS_SHARE = 0.4  # of the minutes
 _DIAL_NETWORK = "resnet20_cifar10"
 _HEADER = (
@@ -48,6 +49,7 @@ def audit(
     minutes: float,
     labeled: tuple[int, ...] | None = None,
     attacks: Sequence[str] = (),
+    seeds: tuple[int, ...] = SEEDS,
 ) -> dict[str, Any]:
     """Audit a network that was locked in one way; the JSON of the result."""
     print(f"{subject.name}, {locking.name}", file=sys.stderr, flush=True)
@@ -58,7 +60,7 @@ def audit(
     result = run_audit(
         scene,
         [attack for attack in ATTACKS if not attacks or attack.name in attacks],
-        AuditOptions(labeled or subject.labeled, minutes=minutes, command=_command()),
+        AuditOptions(labeled or subject.labeled, seeds=seeds, minutes=minutes, command=_command()),
         folder=work / f"{subject.name}.{locking.name.replace(' ', '_')}.cells",
         clock=Clock(60 * minutes),
         watch=Lines(),
@@ -121,6 +123,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0, help="for each network with the default lock")
     parser.add_argument("--work", type=Path, default=Path("lock-strength"), help="where everything is kept")
     parser.add_argument("--attack", action="append", default=[], help="only this attack on default locks; repeatable")
+    parser.add_argument("--seed", type=int, action="append", help="only this draw; repeatable; default: 0 and 1")
     parser.add_argument("--default-lock-only", action="store_true", help="leave signs alone out")
     parser.add_argument("--no-dial", action="store_true", help="leave the sealed shares out")
     arguments = parser.parse_args()
@@ -135,7 +138,10 @@ def main() -> None:
         for locking, share, attacks in ways:
             minutes = arguments.minutes * share
             try:
-                found = audit(SUBJECTS[name], locking, arguments.data, arguments.work, minutes=minutes, attacks=attacks)
+                found = audit(
+                    SUBJECTS[name], locking, arguments.data, arguments.work,
+                    minutes=minutes, attacks=attacks, seeds=tuple(arguments.seed or SEEDS),
+                )  # fmt: skip
             except MissingPackFileError as error:
                 print(f"{name} is skipped: {error}", file=sys.stderr)
                 break

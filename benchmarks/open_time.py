@@ -20,8 +20,8 @@ import config_networks
 from installing import Form, Installation, install, workplace
 from keylatch.keys import Trust, current_time, decrypt_license, open_device_key, read_license, verify_license
 from keylatch.runtime import InferenceSession
-from measuring import THREADS, print_rows, write_results
-from pairs import arguments, compare_for, figures, shown_ratio
+from measuring import THREADS, print_rows
+from pairs import arguments, compare_for, figures, shown_ratio, write_rows
 
 NETWORKS = ("mobilenet_v2", "resnet50", "vit_l16")
 LARGE = "vit_g16"
@@ -134,7 +134,7 @@ def main() -> None:
             for row in rows
         ],
     )
-    write_results("open_time", {"threads": THREADS, "rows": rows}, folder=settings.results)
+    write_rows("open_time", rows, settings)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ import onnxruntime
 import sessions
 from installing import Form, Installation, install, workplace
 from keylatch.exporters import Precision
-from measuring import THREADS, first_line, print_rows, result_name, write_results
-from pairs import arguments, compare_for, figures, shown_ratio
+from measuring import first_line, print_rows, result_name
+from pairs import arguments, compare_for, figures, shown_ratio, write_rows
 
 BATCHES = {"cpu": (1, 8), "cuda": (1, 8, 32, 128)}
 PRECISIONS: dict[str, tuple[str, ...]] = {"cpu": ("float32",), "cuda": get_args(Precision)}
@@ -166,8 +166,7 @@ def main() -> None:
     print_rows(header, [_shown(row) for row in rows])
     theirs, ours, added = call["onnxruntime_us"], call["keyed_us"], call["added_us"]
     print(f"\nrun(): onnxruntime {theirs:.2f} us, ours {ours:.2f} us, added {added:.2f} us")
-    results = {"threads": THREADS, "rows": rows, "call": call}
-    write_results(result_name("overhead", settings.provider), results, folder=settings.results)
+    write_rows(result_name("overhead", settings.provider), rows, settings, call=call)
 
 
 if __name__ == "__main__":

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keylatch.runtime import Comparison, compare
-from measuring import RESULTS
+from measuring import RESULTS, THREADS, write_results
 
 _LEAST_PAIRS, _MOST_PAIRS, _QUICK_PAIRS = 20, 1000, 3
 _RESAMPLES = 2000
@@ -26,8 +27,32 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the results")
     parser.add_argument("--artifacts", type=Path, help="folder to keep locked networks in, and to find them in again")
     parser.add_argument("--seconds", type=float, default=20.0, help="for each row, about")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep what an earlier run left for other cases, with its command"
+    )
     parser.add_argument("--quick", action="store_true", help="a tiny network and few pairs, to see that it runs")
     return parser
+
+
+def write_rows(name: str, rows: Sequence[dict[str, Any]], settings: argparse.Namespace, **facts: Any) -> None:
+    """Write a benchmark's rows; with `settings.keep` in the places of those that were measured before.
+
+    Args:
+        name: Of the file.
+        rows: One for each case.
+        settings: From `arguments`.
+        facts: What else stands in the file.
+    """
+    path = settings.results / f"{name}.json"
+    earlier = json.loads(path.read_text()) if settings.keep and path.exists() else {"rows": []}
+    fresh = {_case(row): row for row in rows}
+    kept = [fresh.pop(_case(row), {"command": earlier.get("command"), **row}) for row in earlier["rows"]]
+    results = {"threads": THREADS, **facts, "rows": [*kept, *fresh.values()]}
+    write_results(name, results, folder=settings.results)
+
+
+def _case(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row.get(name) for name in ("network", "provider", "precision", "batch", "mode", "block_size"))
 
 
 def pairs_within(seconds: float, baseline: Call, candidate: Call, *, least: int = _LEAST_PAIRS) -> int:

@@ -17,8 +17,8 @@ from typing import Any
 
 import sessions
 from installing import Installation, install, workplace
-from measuring import THREADS, print_rows, result_name, write_results
-from pairs import arguments, compare_for, figures, shown_ratio
+from measuring import print_rows, result_name
+from pairs import arguments, compare_for, figures, shown_ratio, write_rows
 
 BATCHES = {"cpu": (1,), "cuda": (1, 32)}
 CALLERS = (1, 2, 4)
@@ -130,8 +130,7 @@ def main() -> None:
             for row in rows
         ],
     )
-    results = {"threads": THREADS, "rows": rows}
-    write_results(result_name("throughput", settings.provider), results, folder=settings.results)
+    write_rows(result_name("throughput", settings.provider), rows, settings)
 
 
 if __name__ == "__main__":

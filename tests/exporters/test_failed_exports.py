@@ -56,6 +56,7 @@ def test_an_export_returns_what_it_was_held_to(request: pytest.FixtureRequest, f
         "keyed_error": proof.keyed_error,
         "locked_error": proof.locked_error,
         "locked_difference": proof.locked_difference,
+        "fingerprint_change": 0.0,
     }
 
 

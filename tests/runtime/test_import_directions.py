@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "locks": {"errors"},
     "exporters": {"errors", "keys", "runtime", "locks"},
     "audit": {"errors", "keys", "runtime", "locks", "exporters"},
+    "trace": {"errors", "keys", "runtime", "audit"},
 }
 HEAVY = {
     "torch",
@@ -144,6 +145,7 @@ def test_the_public_names_are_these() -> None:
         "Comparison", "FileDigest", "GateTensor", "GraphFacts", "InferenceSession", "Manifest", "ModelFiles",
         "SealedWeights", "choose_pairs", "compare", "known_answer_input", "model_id_of", "new_question",
         "parse_manifest", "read_manifest", "read_model_files", "scan_graph", "seal_weights", "values_to_license",
+        "wrong_answers",
     ]  # fmt: skip
 
 

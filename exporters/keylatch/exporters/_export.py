@@ -9,7 +9,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,6 +22,7 @@ from torch import nn
 from keylatch.errors import ExportError
 from keylatch.exporters._block_gates import rewrite_block_gate
 from keylatch.exporters._channel_gates import fold_channel_keys
+from keylatch.exporters._fingerprinting import choose_fingerprint
 from keylatch.exporters._graph_builder import drop_unused_initializers
 from keylatch.exporters._input_scale import fold_input_scale
 from keylatch.exporters._layout import write_graph
@@ -82,6 +83,7 @@ def export(
     precision: Precision = "float32",
     uint8_input: bool = False,
     sealed_weights: bool = False,
+    fingerprint: bool = False,
     name: str | None = None,
     opset: int | None = None,
     overwrite: bool = False,
@@ -100,13 +102,15 @@ def export(
         uint8_input: Take raw bytes, NHWC; casting, scaling, normalization and layout become part of the graph.
         sealed_weights: Encrypt all weights, 1 MiB at a time, under a key that licenses bring. Other tools then cannot
             even run the model locked.
+        fingerprint: Let each license move the withheld weights by a word of its own, so that a leaked model can be
+            traced to the license it came from. Outputs then differ from the original's by less than a hundredth.
         name: The model's name; default: the directory's name without its suffix.
         opset: ONNX operator set; default: the exporter's.
         overwrite: Replace an existing artifact.
 
     Raises:
         LockError: If the module is opened, or the secret is that of another lock.
-        ExportError: If the network cannot be exported or the place is taken.
+        ExportError: If the network cannot be exported or marked, or the place is taken.
         ProofError: If the artifact does not prove itself.
     """
     module.require_locked("export")
@@ -135,6 +139,12 @@ def export(
     try:
         write_graph(model, folder, graph=GRAPH_NAME, weights=WEIGHTS_NAME, gate=GATE_NAME, gate_names=values)
         proof = prove(folder, reference, secret, values, precision)
+        marks, moved = {}, 0.0
+        if fingerprint:
+            chosen, moved = choose_fingerprint(
+                folder, computed.spec, values, computed.withheld_names(), proof.known_answer
+            )
+            marks = chosen.to_arrays()
         facts = _facts(name or target.name.removesuffix(".latch"), model, computed.spec, module.spec, precision)
         manifest = _manifest(folder, facts, description, values, sealed=sealed_weights)
         (folder / MANIFEST_NAME).write_bytes(manifest)
@@ -143,7 +153,8 @@ def export(
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return Exported(target, model_id_of(manifest), {**values, **proof.known_answer, **key}, proof)
+    secret_values = {**values, **proof.known_answer, **key, **marks}
+    return Exported(target, model_id_of(manifest), secret_values, replace(proof, fingerprint_change=moved))
 
 
 def export_plain(model: nn.Module, spec: InputSpec, path: str | PathLike[str], *, opset: int | None = None) -> Path:

@@ -35,12 +35,14 @@ class Proof:
         locked_error: onnxruntime with the locked defaults against the locked PyTorch module.
         locked_difference: Locked against keyed outputs.
         known_answer: Question and answer for the vault.
+        fingerprint_change: How far a license's word moves outputs, at most, of the words that were tried; 0 without.
     """
 
     keyed_error: float
     locked_error: float
     locked_difference: float
     known_answer: dict[str, Array]
+    fingerprint_change: float = 0.0
 
 
 def prove(

@@ -27,6 +27,7 @@
     _recipients        the content key, wrapped for devices
     _hybrid_recipients and for post-quantum ones
     _tensors           named arrays to bytes and back
+    _fingerprint       weights that differ in each license
     _issue             issuing a license
     _open              opening a license, step by step
     _statement         what an issuer states beside licenses
@@ -72,6 +73,7 @@ from keylatch.keys._enrollment import (
 )
 from keylatch.keys._file_device_key import FileDeviceKey
 from keylatch.keys._file_issuer_key import FileIssuerKey
+from keylatch.keys._fingerprint import Fingerprint, log10_chance, without_fingerprint
 from keylatch.keys._hybrid_key import HybridDeviceKey, HybridPublicKey
 from keylatch.keys._issue import issue_license
 from keylatch.keys._issuer_key import IssuerKey, IssuerPublicKey
@@ -90,11 +92,13 @@ from keylatch.keys._ledger import (
     LedgerEntry,
     LicensedModel,
     LicenseTerms,
+    Marked,
     PublishedList,
     check_issuer,
     find_entry,
     issue_and_record,
     list_entries,
+    list_marks,
     publish_revocations,
     read_recorded_license,
     renew_license,
@@ -145,6 +149,7 @@ __all__ = [
     "EnrollmentRequest",
     "FileDeviceKey",
     "FileIssuerKey",
+    "Fingerprint",
     "HybridDeviceKey",
     "HybridPublicKey",
     "IssuerKey",
@@ -157,6 +162,7 @@ __all__ = [
     "LicensedModel",
     "MAX_DEVICES",
     "MAX_LICENSE_BYTES",
+    "Marked",
     "MonotonicCounter",
     "PassphraseCallback",
     "ProvingDeviceKey",
@@ -187,8 +193,10 @@ __all__ = [
     "issue_license",
     "keep_out_of_core_dumps",
     "list_entries",
+    "list_marks",
     "load_device",
     "load_enrollment",
+    "log10_chance",
     "make_enrollment_request",
     "open_counter",
     "open_device_key",
@@ -215,6 +223,7 @@ __all__ = [
     "trust_of_ledger",
     "verify_license",
     "verify_revocation_list",
+    "without_fingerprint",
     "write_enrollment_request",
     "write_license",
     "write_revocation_list",

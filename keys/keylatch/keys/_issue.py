@@ -16,6 +16,7 @@ from keylatch.keys._claims import MAX_DEVICES, UnverifiedClaims
 from keylatch.keys._clock import current_time
 from keylatch.keys._cosignature import CosignerKey
 from keylatch.keys._device_secret import AnyDevicePublicKey
+from keylatch.keys._fingerprint import Fingerprint
 from keylatch.keys._issuer_key import IssuerKey
 from keylatch.keys._license import MAX_BLOB_BYTES, License
 from keylatch.keys._recipients import CONTENT_KEY_BYTES, wrap_content_key
@@ -40,6 +41,8 @@ def issue_license(
     seq: int | None = None,
     max_list_age: int | None = None,
     cosigner: CosignerKey | None = None,
+    fingerprint: Fingerprint | None = None,
+    mark: str | None = None,
 ) -> License:
     """Issues a license that opens one model on some devices for some time.
 
@@ -55,12 +58,16 @@ def issue_license(
         seq: Position in the issuer's order; by default milliseconds since the epoch, as in a ledger.
         max_list_age: Refuse to open without a revocation list at most this old, in seconds; None asks for no list.
         cosigner: Signs the license too, with ML-DSA-65.
+        fingerprint: Moves some of the secret values by this license's word, so that a leaked model can be traced.
+        mark: Whose word it carries; by default the license's own id.
 
     Raises:
         FormatError: An argument that no license can carry.
     """
     recipients = _sorted_devices(devices)
     license_id = str(uuid.uuid4())
+    if fingerprint is not None:
+        secret_values = fingerprint.marked(secret_values, mark or license_id)
     content_key = SecretBytes(os.urandom(CONTENT_KEY_BYTES))
     jwe = wrap_content_key(content_key, recipients, issuer=issuer.public.thumbprint, license_id=license_id)
     blob = _encrypt_values(secret_values, content_key, license_id)

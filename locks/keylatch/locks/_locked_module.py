@@ -126,8 +126,12 @@ class LockedModule(nn.Module):
         if self.description is None:
             return (*blocks, *channels)
         means = tuple(f"body.{mean_name(index)}" for index in range(len(self.description.layers)))
-        sealed = tuple(f"body.{sealed_name(index)}" for index in range(len(self.description.sealed)))
-        return (*blocks, *channels, "gate.patch", "gate.mask", *means, *sealed)
+        return (*blocks, *channels, "gate.patch", "gate.mask", *means, *self.withheld_names())
+
+    def withheld_names(self) -> tuple[str, ...]:
+        """Names of the gate tensors that are weights of the network, in the graph's order."""
+        count = 0 if self.description is None else len(self.description.sealed)
+        return tuple(f"body.{sealed_name(index)}" for index in range(count))
 
     def channel_names(self) -> tuple[str, ...]:
         """Names of the gate tensors that permute feature maps, in the graph's order."""

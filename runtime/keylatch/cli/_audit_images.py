@@ -64,14 +64,19 @@ def read_labeled(images: Path, labels: Path, target: Target, classes: int) -> La
         array, numbers = _read_folder(images, labels, target)
     else:
         array, numbers = load_inputs([images], target.manifest.model["input"]), _read_labels(labels)
-    read = LabeledImages(_as_taken(array, target, images), torch.from_numpy(numbers))
+    read = LabeledImages(as_taken(array, target, images), torch.from_numpy(numbers))
     check_images(read, target.spec, classes)
     if read.images.is_floating_point() and not bool(torch.isfinite(read.images).all()):
         raise InputError(f"{images} holds values that are not finite numbers", hint="prepare the images again")
     return read
 
 
-def _as_taken(array: Array, target: Target, path: Path) -> torch.Tensor:
+def as_taken(array: Array, target: Target, path: Path) -> torch.Tensor:
+    """Images as a model takes them, from such or from uint8 (n, height, width, channels).
+
+    Raises:
+        InputError: They are of another type.
+    """
     spec = target.spec
     if array.dtype == np.uint8 and array.shape[1:] == (spec.height, spec.width, spec.channels):
         return spec.from_pixels(torch.from_numpy(array).permute(0, 3, 1, 2)).contiguous()

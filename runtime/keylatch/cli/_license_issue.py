@@ -110,11 +110,13 @@ def renew(
         check_issuer(book, key.public)
         entry = find_entry(book, name)
         start, end = period(not_before, days)
+        values, fingerprint = read_secret_values(secret, entry.model_id, key, vault_key, ask)
         license = renew_license(
             book,
             entry.license_id,
             issuer=key,
-            secret_values=read_secret_values(secret, entry.model_id, key, vault_key, ask),
+            secret_values=values,
+            fingerprint=fingerprint,
             not_before=start,
             expires_at=end,
             cosigner=load_cosigner(cosign, book, ask),
@@ -131,5 +133,6 @@ def _read_model(
     from keylatch.runtime import read_manifest
 
     manifest, model_id = read_manifest(model)
-    values = read_secret_values(secret, model_id, issuer, vault_key, ask)
-    return LicensedModel(model_id=model_id, name=str(manifest.model["name"]), secret_values=values)
+    values, fingerprint = read_secret_values(secret, model_id, issuer, vault_key, ask)
+    name = str(manifest.model["name"])
+    return LicensedModel(model_id=model_id, name=name, secret_values=values, fingerprint=fingerprint)

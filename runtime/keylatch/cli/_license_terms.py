@@ -14,6 +14,7 @@ from keylatch.cli._output import note_console
 from keylatch.errors import FormatError, OutputError
 from keylatch.keys import (
     CosignerKey,
+    Fingerprint,
     IssuerKey,
     Ledger,
     License,
@@ -50,8 +51,8 @@ def period(not_before: datetime | None, days: float) -> tuple[int, int]:
 
 def read_secret_values(
     vault: Path, model_id: str, issuer: IssuerKey, vault_key: str | None, ask: PassphraseCallback
-) -> Mapping[str, Any]:
-    """A model's secret values out of a vault, as a license carries them.
+) -> tuple[Mapping[str, Any], Fingerprint | None]:
+    """A model's secret values out of a vault, as a license carries them, and what marks each license.
 
     Raises:
         FormatError: The vault has none for this model.
@@ -66,7 +67,7 @@ def read_secret_values(
             f"the vault {vault} holds no secrets for model {model_id[:8]}…",
             hint="give the vault that this model was exported with",
         )
-    return values_to_license(section)
+    return values_to_license(section), Fingerprint.from_arrays(section)
 
 
 def load_cosigner(path: Path | None, ledger: Ledger, ask: PassphraseCallback) -> CosignerKey | None:

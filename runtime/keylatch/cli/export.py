@@ -27,6 +27,9 @@ def export(
     seal_weights: Annotated[
         bool, typer.Option("--seal-weights", help="Encrypt all weights; licenses bring their key.")
     ] = False,
+    fingerprint: Annotated[
+        bool, typer.Option("--fingerprint", help="Mark each license's weights: a leaked model then names its license.")
+    ] = False,
     name: Annotated[str | None, typer.Option("--name", help="The model's name.")] = None,
     issuer: Annotated[
         str | None, typer.Option("--issuer", help="The issuer key that the vault is sealed under.")
@@ -59,6 +62,7 @@ def export(
             precision="float16" if fp16 else "float32",
             uint8_input=uint8,
             sealed_weights=seal_weights,
+            fingerprint=fingerprint,
             name=name,
         )
     try:
@@ -72,11 +76,12 @@ def export(
         print_json(facts)
     else:
         proof = exported.proof
-        print_facts(
-            [
-                ("artifact", out),
-                ("model_id", exported.model_id),
-                ("keyed error", f"{proof.keyed_error:.1e} of the output range, onnxruntime against PyTorch"),
-                ("locked difference", f"{proof.locked_difference:.2f} of the output range"),
-            ]
-        )
+        lines: list[tuple[str, object]] = [
+            ("artifact", out),
+            ("model_id", exported.model_id),
+            ("keyed error", f"{proof.keyed_error:.1e} of the output range, onnxruntime against PyTorch"),
+            ("locked difference", f"{proof.locked_difference:.2f} of the output range"),
+        ]
+        if fingerprint:
+            lines.append(("fingerprint", f"moves outputs by {proof.fingerprint_change:.1e} of their range"))
+        print_facts(lines)

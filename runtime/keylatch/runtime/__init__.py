@@ -29,7 +29,13 @@ except ModuleNotFoundError:
 
 from keylatch.runtime._comparison import Comparison, compare
 from keylatch.runtime._graph_scan import GraphFacts, scan_graph
-from keylatch.runtime._known_answer import choose_pairs, known_answer_input, new_question, values_to_license
+from keylatch.runtime._known_answer import (
+    choose_pairs,
+    known_answer_input,
+    new_question,
+    values_to_license,
+    wrong_answers,
+)
 from keylatch.runtime._manifest import (
     FORMAT,
     GATE_NAME,
@@ -75,4 +81,5 @@ __all__ = [
     "scan_graph",
     "seal_weights",
     "values_to_license",
+    "wrong_answers",
 ]

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from keylatch.errors import IntegrityError
+from keylatch.keys import without_fingerprint
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -84,6 +85,16 @@ def answer(output: Array, pairs: Array) -> Array:
     return bits
 
 
+def wrong_answers(vault: Mapping[str, Array], output: Array) -> int:
+    """How many of the vault's pairs an output on its question orders otherwise than the unlocked network's.
+
+    Args:
+        vault: PAIRS and BITS, among others.
+        output: The first output on the question's images.
+    """
+    return int((answer(output, vault[PAIRS]) != vault[BITS]).sum())
+
+
 def seal_known_answer(vault: Mapping[str, Array]) -> dict[str, Array]:
     """The tensors that a license carries, from those in the vault: the answer only as a MAC under a fresh key.
 
@@ -103,9 +114,11 @@ def values_to_license(section: Mapping[str, Array]) -> dict[str, Array]:
     """What a license carries for a model, from the model's section of the vault.
 
     Args:
-        section: Secret values by gate tensor name, and the known answer's question and answer.
+        section: Secret values by gate tensor name, and the known answer's question and answer; what marks licenses
+            stays in the vault.
     """
-    gate = {name: value for name, value in section.items() if not name.startswith(PREFIX)}
+    own = without_fingerprint(section)
+    gate = {name: value for name, value in own.items() if not name.startswith(PREFIX)}
     return gate | seal_known_answer(section)
 
 

@@ -2,6 +2,7 @@
 
     _loading             files and protobufs to a network
     _external_data       tensors out of files, safely
+    _file_tensors        all tensors of a file
     _nodes               single nodes
     _branches            branches that the file itself decides
     _graph               nodes, liveness, and what initializers are for
@@ -29,8 +30,9 @@ except ModuleNotFoundError as error:
     raise MissingExtraError("auditing", error.name or "torch", "export") from None
 
 from keylatch.audit.onnx_network._branches import without_branches
+from keylatch.audit.onnx_network._file_tensors import file_tensors
 from keylatch.audit.onnx_network._graph import Node
 from keylatch.audit.onnx_network._loading import load_onnx_network, onnx_network
 from keylatch.audit.onnx_network._network import OnnxNetwork
 
-__all__ = ["Node", "OnnxNetwork", "load_onnx_network", "onnx_network", "without_branches"]
+__all__ = ["Node", "OnnxNetwork", "file_tensors", "load_onnx_network", "onnx_network", "without_branches"]

@@ -35,13 +35,22 @@ def load_onnx_network(path: Path, *, frozen: Collection[str] = ()) -> OnnxNetwor
         InputError: If the model has another number of image inputs than one, or operators that cannot be converted.
     """
     path = Path(path)
+    return _network(load_model(path), path.parent, frozen)
+
+
+def load_model(path: Path) -> Any:
+    """Read a model's protobuf; external data stays where it is.
+
+    Raises:
+        ArtifactError: If the file is missing or no ONNX model.
+    """
     try:
         size = path.stat().st_size
         data = path.read_bytes() if size <= _MAX_GRAPH_BYTES else b""
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a file name"
         raise ArtifactError(f"the model {path} cannot be read: {reason}", hint=_HINT) from None
-    return _network(_parse(data, path), path.parent, frozen)
+    return _parse(data, path)
 
 
 def onnx_network(model: onnx.ModelProto, *, frozen: Collection[str] = ()) -> OnnxNetwork:

@@ -7,6 +7,7 @@
     _sequence       numbers that never repeat
     _signers        issuer and cosigner keys, active and retired; the trust file they make
     _issuing        a license and its row, together
+    _marks          whose word a license carries
     _entries        what the ledger knows of a license
     _finding        licenses, models and devices by part of their name
     _renewing       the same again, until later
@@ -21,6 +22,7 @@ from __future__ import annotations
 from keylatch.keys._ledger._entries import LedgerEntry, find_entry, list_entries, read_recorded_license
 from keylatch.keys._ledger._issuing import KnownDevice, LicensedModel, LicenseTerms, issue_and_record
 from keylatch.keys._ledger._ledger import Ledger
+from keylatch.keys._ledger._marks import Marked, list_marks
 from keylatch.keys._ledger._renewing import renew_license
 from keylatch.keys._ledger._revoking import PublishedList, publish_revocations, revoke_device, revoke_license
 from keylatch.keys._ledger._signers import check_issuer, rotate_issuer, trust_of_ledger
@@ -31,11 +33,13 @@ __all__ = [
     "LedgerEntry",
     "LicenseTerms",
     "LicensedModel",
+    "Marked",
     "PublishedList",
     "check_issuer",
     "find_entry",
     "issue_and_record",
     "list_entries",
+    "list_marks",
     "publish_revocations",
     "read_recorded_license",
     "renew_license",

@@ -15,8 +15,10 @@ from keylatch.keys._clock import current_time
 from keylatch.keys._cosignature import CosignerKey
 from keylatch.keys._device_secret import AnyDevicePublicKey
 from keylatch.keys._encoding import canonical_json
+from keylatch.keys._fingerprint import Fingerprint
 from keylatch.keys._issue import issue_license
 from keylatch.keys._issuer_key import IssuerKey
+from keylatch.keys._ledger._marks import mark_of
 from keylatch.keys._ledger._sequence import next_license_seq
 from keylatch.keys._ledger._signers import check_active, record_cosigner
 from keylatch.keys._license import License
@@ -38,11 +40,13 @@ class LicensedModel:
         model_id: SHA-256 of the model's manifest, 64 hex digits.
         name: The model's name, for people.
         secret_values: Gate tensor name to secret value; these go into the license and never into the ledger.
+        fingerprint: Marks each license; None leaves them all alike.
     """
 
     model_id: str
     name: str
     secret_values: Mapping[str, Array] = field(repr=False)
+    fingerprint: Fingerprint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,8 @@ def issue_in(
         seq=next_license_seq(db),
         max_list_age=terms.max_list_age,
         cosigner=cosigner,
+        fingerprint=model.fingerprint,
+        mark=None if renews is None else mark_of(db, renews),
     )
     claims = read_claims_unverified(license.jwt)
     _record_parties(db, claims, model, devices, cosigner)

@@ -10,6 +10,7 @@ from keylatch.keys._cosignature import CosignerKey
 from keylatch.keys._device_key import DevicePublicKey
 from keylatch.keys._device_secret import AnyDevicePublicKey
 from keylatch.keys._encoding import parse_json_object
+from keylatch.keys._fingerprint import Fingerprint
 from keylatch.keys._hybrid_key import KEY_TYPE, HybridPublicKey
 from keylatch.keys._issuer_key import IssuerKey
 from keylatch.keys._ledger._entries import LedgerEntry, entry_in, license_in
@@ -35,6 +36,7 @@ def renew_license(
     expires_at: int,
     cosigner: CosignerKey | None = None,
     revoke: bool = False,
+    fingerprint: Fingerprint | None = None,
 ) -> License:
     """Issues a license with the terms of one in the ledger and a time of its own, and records which one it renews.
 
@@ -47,6 +49,8 @@ def renew_license(
         expires_at: First second after it.
         cosigner: Signs it too; needed if the license to renew was cosigned.
         revoke: Also revoke the license to renew, in the same transaction.
+        fingerprint: Marks the license with the word of the first one in the chain of renewals: whoever mixes the
+            copies that came with each renewal gains nothing.
 
     Raises:
         LedgerError: The license was revoked, or needs a cosigner; or as `issue_and_record`.
@@ -58,7 +62,9 @@ def renew_license(
         license = issue_in(
             db,
             issuer=issuer,
-            model=LicensedModel(model_id=entry.model_id, name=entry.model_name, secret_values=secret_values),
+            model=LicensedModel(
+                model_id=entry.model_id, name=entry.model_name, secret_values=secret_values, fingerprint=fingerprint
+            ),
             devices=[_known_device(db, thumbprint) for thumbprint in entry.devices],
             terms=LicenseTerms(
                 customer=entry.customer, not_before=not_before, expires_at=expires_at, max_list_age=entry.max_list_age

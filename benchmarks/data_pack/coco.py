@@ -1,0 +1,81 @@
+"""The 128 COCO images of the data folder, with boxes, and the 100 of them with masks."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from data_pack.pack_files import require
+
+__all__ = ["COCO_VAL", "LabelledPicture", "read_coco", "resized"]
+
+COCO_VAL = "coco/coco_val128.zip"
+
+Uint8Array = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledPicture:
+    """A picture with what is on it.
+
+    Attributes:
+        pixels: (H, W, 3) uint8, RGB.
+        boxes: (n, 5) float64: class 0..79, then left, top, right, bottom in pixels.
+        mask: (H, W) uint8 VOC classes, 0 for the ground and 255 for what is not judged; None for pictures without.
+    """
+
+    pixels: Uint8Array
+    boxes: npt.NDArray[np.float64]
+    mask: Uint8Array | None
+
+
+def read_coco(data: Path) -> list[LabelledPicture]:
+    """Read all pictures, in the order of their names.
+
+    Raises:
+        MissingPackFileError: The archive is not in the folder.
+    """
+    with zipfile.ZipFile(require(data, COCO_VAL)) as archive:
+        names = sorted(Path(name).stem for name in archive.namelist() if name.startswith("images/"))
+        return [_read(archive, name) for name in names]
+
+
+def resized(pixels: Uint8Array, height: int, width: int) -> Uint8Array:
+    """Resize (H, W, 3) bilinearly."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> LabelledPicture:
+    pixels = _picture(archive.read(f"images/{name}.jpg"), "RGB")
+    height, width = pixels.shape[:2]
+    present = set(archive.namelist())
+    lines = archive.read(f"labels/{name}.txt").decode().split("\n") if f"labels/{name}.txt" in present else []
+    rows = np.array([line.split() for line in lines if line.strip()], dtype=np.float64).reshape(-1, 5)
+    mask = f"masks/{name}.png"
+    return LabelledPicture(
+        pixels,
+        _corners(rows, height, width),
+        _picture(archive.read(mask), None) if mask in present else None,
+    )
+
+
+def _picture(data: bytes, mode: str | None) -> Uint8Array:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as picture:
+        return np.asarray(picture if mode is None else picture.convert(mode))
+
+
+def _corners(rows: npt.NDArray[np.float64], height: int, width: int) -> npt.NDArray[np.float64]:
+    """Class, center and size as shares of the picture, to class and corners in pixels."""
+    kind, x, y, w, h = rows.T
+    return np.stack(
+        [kind, (x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height], axis=1
+    )

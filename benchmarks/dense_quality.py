@@ -1,0 +1,148 @@
+"""Do detectors and segmenters lock? Average precision and mean intersection over union, original, unlocked, locked.
+
+    python benchmarks/dense_quality.py --data DIR
+
+YOLOX-nano and DeepLabV3 of the data pack, with the code lock; 128 and 100 pictures of COCO.
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from data_pack import MissingPackFileError, deeplab, yolox
+from data_pack.coco import LabelledPicture, read_coco
+from data_pack.dense_scores import average_precision, mean_iou
+from keylatch.locks import InputSpec, Locked, code_lock
+from measuring import THREADS, print_rows, write_results
+
+WRONG_KEYS = 2
+_HEADER = ("network", "score", "pictures", "original", "unlocked", "locked", "wrong keys", "lock, s")
+
+Score = Callable[[nn.Module, Sequence[LabelledPicture]], float]
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A network that is no classifier.
+
+    Attributes:
+        name: What it is called in the results.
+        measures: What its score is called.
+        spec: Its images.
+        load: Gives it, from the data folder.
+        score: Its score on pictures, in per cent.
+        masked: Whether only pictures with masks count.
+    """
+
+    name: str
+    measures: str
+    spec: InputSpec
+    load: Callable[[Path], nn.Module]
+    score: Score
+    masked: bool
+
+
+def _outputs(network: nn.Module, spec: InputSpec, pixels: np.ndarray[Any, Any]) -> torch.Tensor:
+    image = spec.from_pixels(torch.from_numpy(pixels).permute(2, 0, 1)[None])
+    with torch.inference_mode():
+        outputs: torch.Tensor = network(image)
+    return outputs[0]
+
+
+def _detection(network: nn.Module, pictures: Sequence[LabelledPicture]) -> float:
+    found = []
+    for picture in pictures:
+        pixels, scale = yolox.as_input(picture)
+        found.append(yolox.detected(_outputs(network, _YOLOX, pixels), scale))
+    return average_precision(found, [picture.boxes for picture in pictures])
+
+
+def _segmentation(network: nn.Module, pictures: Sequence[LabelledPicture]) -> float:
+    found, real = [], []
+    for picture in pictures:
+        if picture.mask is not None:
+            pixels, size = deeplab.as_input(picture)
+            found.append(deeplab.segmented(_outputs(network, _DEEPLAB, pixels), size, picture.mask.shape))
+            real.append(picture.mask)
+    return mean_iou(found, real, deeplab.CLASSES)
+
+
+_YOLOX = InputSpec(3, yolox.SIDE, yolox.SIDE, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
+_DEEPLAB = InputSpec(3, deeplab.SIDE, deeplab.SIDE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+NETWORKS = (
+    Dense("yolox_nano", "AP50", _YOLOX, yolox.load_yolox, _detection, False),
+    Dense("deeplabv3_mnv2", "mIoU", _DEEPLAB, deeplab.load_deeplab, _segmentation, True),
+)
+
+
+def measure(dense: Dense, data: Path) -> dict[str, Any]:
+    """Lock a network and measure it in each state; wrong keys have a random code and all else right."""
+    pictures = [picture for picture in read_coco(data) if picture.mask is not None or not dense.masked]
+    network = dense.load(data)
+    start = time.perf_counter()
+    locked = code_lock(network, dense.spec)
+    seconds = time.perf_counter() - start
+
+    def percent(module: nn.Module) -> float:
+        return round(dense.score(module, pictures), 2)
+
+    def opened(secret: Any) -> float:
+        with locked.module.opened(secret):
+            return percent(locked.module)
+
+    return {
+        "network": dense.name,
+        "score": dense.measures,
+        "pictures": len(pictures),
+        "lock_seconds": seconds,
+        "unlocked_error": locked.report.unlocked_error,
+        "layers": [layer.name for layer in locked.report.layers],
+        "original": percent(network),
+        "unlocked": opened(locked.secret),
+        "locked": percent(locked.module),
+        "wrong_key": [opened(_wrong(locked)) for _ in range(WRONG_KEYS)],
+    }
+
+
+def _wrong(locked: Locked) -> Any:
+    drawn = np.frombuffer(secrets.token_bytes(len(locked.secret.code)), dtype=np.uint8) % 2 * 2.0 - 1
+    return locked.module.secret_with_code(locked.secret, torch.from_numpy(drawn))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data pack")
+    parser.add_argument("--network", choices=[dense.name for dense in NETWORKS], action="append")
+    arguments = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    chosen = [dense for dense in NETWORKS if not arguments.network or dense.name in arguments.network]
+    try:
+        results = [measure(dense, arguments.data) for dense in chosen]
+    except MissingPackFileError as error:
+        sys.exit(str(error))
+    print_rows(
+        _HEADER,
+        [
+            (
+                row["network"], row["score"], row["pictures"], row["original"], row["unlocked"], row["locked"],
+                " / ".join(map(str, row["wrong_key"])), f"{row['lock_seconds']:.1f}",
+            )
+            for row in results
+        ],
+    )  # fmt: skip
+    write_results("dense_quality", {"threads": THREADS, "rows": results})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""What the licenses of one model were marked with: the unmarked weights, the steps, and everybody's word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from keylatch.errors import InputError
+from keylatch.keys import Fingerprint, Marked, Vault
+from keylatch.runtime import values_to_license
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+# Words are drawn as they are compared; so many at a time keep them within 100 MB.
+_CHUNK_WEIGHTS = 2**24
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Marks:
+    """The marks of one model's licenses.
+
+    Attributes:
+        fingerprint: Seed and steps.
+        values: Gate tensor name to secret value, of all gate tensors, without anybody's word.
+        licenses: Who has a word.
+
+    Raises:
+        InputError: Nobody has one.
+    """
+
+    fingerprint: Fingerprint
+    values: Mapping[str, Array]
+    licenses: Sequence[Marked]
+
+    def __post_init__(self) -> None:
+        if not self.licenses:
+            raise InputError("no license was issued for this model, so none can be named", hint="give its ledger")
+
+    def __repr__(self) -> str:
+        return f"Marks({len(self.licenses)} licenses, {self.fingerprint!r})"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The marked tensors."""
+        return tuple(self.fingerprint.steps)
+
+    def base(self, name: str) -> Array:
+        """A marked tensor without anybody's word, float64."""
+        return self.values[name].astype(np.float64)
+
+    def scores(self, directions: Sequence[Mapping[str, Array]]) -> Array:
+        """The products of each license's word with some directions.
+
+        Args:
+            directions: Each: marked tensor name to array of its size, all of length 1 together. A tensor that is left
+                out says nothing.
+
+        Returns:
+            (directions, licenses) float64.
+        """
+        flat = np.stack([self._flat(direction) for direction in directions])
+        chunk = max(1, _CHUNK_WEIGHTS // flat.shape[1])
+        parts = []
+        for start in range(0, len(self.licenses), chunk):
+            words = np.stack([self._word(marked.mark) for marked in self.licenses[start : start + chunk]])
+            parts.append(flat @ words.T)
+        return np.concatenate(parts, axis=1).astype(np.float64)
+
+    def _flat(self, direction: Mapping[str, Array]) -> Array:
+        parts = [direction.get(name, np.zeros(self.values[name].size)).reshape(-1) for name in self.names]
+        return np.concatenate(parts).astype(np.float32)
+
+    def _word(self, mark: str) -> Array:
+        words = [self.fingerprint.word(mark, name, self.values[name].size) for name in self.names]
+        return np.concatenate(words).astype(np.float32)
+
+
+def marks_from_vault(vault: Vault, model_id: str, licenses: Sequence[Marked]) -> Marks:
+    """Read the marks of a model.
+
+    Args:
+        vault: The one that the model was exported with.
+        model_id: SHA-256 of its manifest, hex.
+        licenses: From `list_marks`.
+
+    Raises:
+        FormatError: The vault has nothing on this model.
+        InputError: Its licenses are not marked, or there is none.
+    """
+    section = vault.section(model_id)
+    fingerprint = Fingerprint.from_arrays(section)
+    if fingerprint is None:
+        raise InputError(
+            f"licenses for model {model_id[:8]}… are not marked, so a leak cannot be traced",
+            hint="export with fingerprint=True (keylatch export --fingerprint), and issue licenses for that model",
+        )
+    return Marks(fingerprint, values_to_license(section), licenses)
