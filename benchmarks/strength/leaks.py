@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 from torch.nn import functional
 
@@ -84,16 +85,23 @@ MIXES: dict[str, Callable[[Sequence[Tensors], np.random.Generator], Tensors]] = 
 
 
 def written_copy(target: Target, values: Tensors, folder: Path) -> Path:
-    """The opened model as one ONNX file that any tool runs."""
+    """The opened model as one ONNX file that any tool runs: what onnxruntime saves once it has folded constants."""
     work = folder / "copied"
     shutil.copytree(target.path, work)
     proto = onnx.load(work / GRAPH_NAME)
     for tensor in proto.graph.initializer:
         if tensor.name in values:
             tensor.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(values[tensor.name]), tensor.name))
-    path = folder / "leaked.onnx"
-    onnx.save(without_branches(proto), path)
+    opened, path = work / "opened.onnx", folder / "leaked.onnx"
+    onnx.save(without_branches(proto), opened)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(path)
+    onnxruntime.InferenceSession(opened, options, providers=["CPUExecutionProvider"])
     shutil.rmtree(work)
+    saved = onnx.load(path)
+    del saved.graph.value_info[:]  # of before the optimization, which the quantizer would stumble over
+    onnx.save(saved, path)
     return path
 
 

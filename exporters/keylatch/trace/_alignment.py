@@ -17,6 +17,7 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 # An unrelated network's first layers correlate by 0.1 or so with each other's, once channels are paired as they stand.
 LEAST_LIKENESS = 0.5
+_SURE = 0.9  # rounded, pruned or fine-tuned, a tensor is still that like itself, and no other one is: no need to go on
 _LEAST_SLICE = 16  # weights of a channel, from which a scale and an offset can be told
 
 
@@ -45,12 +46,11 @@ def find_counterpart(base: Array, leak: Mapping[str, Array]) -> Counterpart | No
         leak: Name to tensor.
     """
     best: tuple[float, str, Array] | None = None
-    for name, tensor in leak.items():
-        if tensor.size == base.size:
-            for ordered in _orders(tensor.astype(np.float64), base.shape):
-                likeness = _correlation(ordered, base)
-                if best is None or likeness > best[0]:
-                    best = likeness, name, ordered
+    for likeness, name, ordered in _candidates(base, leak):
+        if best is None or likeness > best[0]:
+            best = likeness, name, ordered
+        if likeness > _SURE:
+            break
     if best is None:
         return None
     _, name, ordered = best
@@ -58,6 +58,14 @@ def find_counterpart(base: Array, leak: Mapping[str, Array]) -> Counterpart | No
     kept = (ordered != 0) | (base == 0) if leak[name].dtype.kind == "f" else np.ones(base.shape, dtype=bool)
     values = _in_scale(ordered, base, kept)
     return Counterpart(name, values, kept, _correlation(values[kept], base[kept]))
+
+
+def _candidates(base: Array, leak: Mapping[str, Array]) -> Iterator[tuple[float, str, Array]]:
+    """Tensors of a size in every order that fits, those of the very shape first."""
+    fitting = [(name, tensor) for name, tensor in leak.items() if tensor.size == base.size]
+    for name, tensor in sorted(fitting, key=lambda pair: pair[1].shape != base.shape):
+        for ordered in _orders(tensor.astype(np.float64), base.shape):
+            yield _correlation(ordered, base), name, ordered
 
 
 def _orders(tensor: Array, shape: tuple[int, ...]) -> Iterator[Array]:

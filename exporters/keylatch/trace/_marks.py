@@ -63,19 +63,25 @@ class Marks:
         """
         flat = np.stack([self._flat(direction) for direction in directions])
         chunk = max(1, _CHUNK_WEIGHTS // flat.shape[1])
+        words = np.empty((min(chunk, len(self.licenses)), flat.shape[1]), dtype=np.float32)  # fresh pages are slow
         parts = []
         for start in range(0, len(self.licenses), chunk):
-            words = np.stack([self._word(marked.mark) for marked in self.licenses[start : start + chunk]])
-            parts.append(flat @ words.T)
+            some = self.licenses[start : start + chunk]
+            for row, marked in zip(words, some, strict=False):
+                self._fill(row, marked.mark)
+            parts.append(flat @ words[: len(some)].T)
         return np.concatenate(parts, axis=1).astype(np.float64)
 
     def _flat(self, direction: Mapping[str, Array]) -> Array:
         parts = [direction.get(name, np.zeros(self.values[name].size)).reshape(-1) for name in self.names]
         return np.concatenate(parts).astype(np.float32)
 
-    def _word(self, mark: str) -> Array:
-        words = [self.fingerprint.word(mark, name, self.values[name].size) for name in self.names]
-        return np.concatenate(words).astype(np.float32)
+    def _fill(self, row: Array, mark: str) -> None:
+        start = 0
+        for name in self.names:
+            count = self.values[name].size
+            row[start : start + count] = self.fingerprint.word(mark, name, count)
+            start += count
 
 
 def marks_from_vault(vault: Vault, model_id: str, licenses: Sequence[Marked]) -> Marks:
