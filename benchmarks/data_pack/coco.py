@@ -18,6 +18,12 @@ COCO_VAL = "coco/coco_val128.zip"
 
 Uint8Array = npt.NDArray[np.uint8]
 
+# COCO's category to PASCAL VOC's class, aeroplane 1 to monitor 20; what VOC does not have is its ground, 0.
+_VOC = {
+    1: 15, 2: 2, 3: 7, 4: 14, 5: 1, 6: 6, 7: 19, 9: 4, 16: 3, 17: 8, 18: 12, 19: 13, 20: 17, 21: 10, 44: 5, 62: 9,
+    63: 18, 64: 16, 67: 11, 72: 20,
+}  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class LabelledPicture:
@@ -26,7 +32,7 @@ class LabelledPicture:
     Attributes:
         pixels: (H, W, 3) uint8, RGB.
         boxes: (n, 5) float64: class 0..79, then left, top, right, bottom in pixels.
-        mask: (H, W) uint8 VOC classes, 0 for the ground and 255 for what is not judged; None for pictures without.
+        mask: (H, W) uint8 classes of PASCAL VOC, 0 for the ground; None for pictures without.
     """
 
     pixels: Uint8Array
@@ -62,8 +68,13 @@ def _read(archive: zipfile.ZipFile, name: str) -> LabelledPicture:
     return LabelledPicture(
         pixels,
         _corners(rows, height, width),
-        _picture(archive.read(mask), None) if mask in present else None,
+        _as_voc(_picture(archive.read(mask), None)) if mask in present else None,
     )
+
+
+def _as_voc(categories: Uint8Array) -> Uint8Array:
+    table = np.array([_VOC.get(category, 0) for category in range(256)], dtype=np.uint8)
+    return table[categories]
 
 
 def _picture(data: bytes, mode: str | None) -> Uint8Array:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import torch
 from torch import Tensor, nn
 
 from data_pack.coco import LabelledPicture, resized
 from data_pack.dense_scores import Boxes, suppress
 from data_pack.pack_files import require
-from keylatch.audit.onnx_network import load_onnx_network
+from keylatch.audit.onnx_network import onnx_network
 
 __all__ = ["SIDE", "YOLOX_FILE", "as_input", "detected", "load_yolox"]
 
@@ -30,7 +31,16 @@ def load_yolox(data: Path) -> nn.Module:
     Raises:
         MissingPackFileError: Its file is not in the folder.
     """
-    return load_onnx_network(require(data, YOLOX_FILE)).eval()
+    model = onnx.load(require(data, YOLOX_FILE))
+    shapes = {node.input[1] for node in model.graph.node if node.op_type == "Reshape"}
+    for tensor in model.graph.initializer:
+        if tensor.name in shapes:  # the file is for one image; 0 keeps the batch as it is
+            shape = onnx.numpy_helper.to_array(tensor).copy()
+            shape[0] = 0
+            tensor.CopyFrom(onnx.numpy_helper.from_array(shape, tensor.name))
+    network = onnx_network(model).eval()
+    network(torch.zeros(1, 3, SIDE, SIDE))  # reads its constants, which torch.export could not
+    return network
 
 
 def as_input(picture: LabelledPicture) -> tuple[Uint8Array, float]:

@@ -17,7 +17,7 @@ from onnx_graphs import IR_VERSION, LockedFiles, model_of
 from operator_cases import draw
 
 import keylatch.audit.onnx_network
-from keylatch.audit.onnx_network import load_onnx_network, onnx_network
+from keylatch.audit.onnx_network import file_tensors, load_onnx_network, onnx_network
 from keylatch.errors import ArtifactError, InputError
 
 ADD = helper.make_node("Add", ["x", "w"], ["y"])
@@ -193,7 +193,30 @@ def test_functions_of_the_model_are_inlined() -> None:
 
 def test_the_public_names_are_sorted_and_every_module_is_in_the_table_of_contents() -> None:
     package = keylatch.audit.onnx_network
-    assert package.__all__ == ["Node", "OnnxNetwork", "load_onnx_network", "onnx_network", "without_branches"]
+    assert package.__all__ == [
+        "Node",
+        "OnnxNetwork",
+        "file_tensors",
+        "load_onnx_network",
+        "onnx_network",
+        "without_branches",
+    ]
     assert all(hasattr(package, name) for name in package.__all__)
     for path in Path(package.__file__).parent.glob("_[a-z]*.py"):
         assert path.stem in str(package.__doc__), path.name
+
+
+def test_all_tensors_of_a_file_are_read_whether_or_not_it_can_be_run(tmp_path: Path) -> None:
+    inner = helper.make_graph(
+        [helper.make_node("Constant", [], ["z"], value=numpy_helper.from_array(np.ones(3, np.int8)))],
+        "inner", [], [onnx.ValueInfoProto(name="z")], [numpy_helper.from_array(np.full(2, 5.0, np.float32), "w")],
+    )  # fmt: skip
+    nodes = [ADD, helper.make_node("NoSuchOperator", ["y"], ["u"], body=inner)]
+    onnx.save(model_of(nodes, ("u",), w=np.arange(2, dtype=np.float32)), tmp_path / "model.onnx")
+    found = file_tensors(tmp_path / "model.onnx")
+    assert {name: tensor.tolist() for name, tensor in found.items()} == {"w": [0, 1], "w#1": [5, 5], "z": [1, 1, 1]}
+
+
+def test_tensors_in_other_folders_are_not_read(copied: Path) -> None:
+    with pytest.raises(ArtifactError, match="expected a plain name"):
+        file_tensors(edited(copied, set_entry("location", "../model.onnx.data")))

@@ -41,6 +41,16 @@ def test_a_small_network(build: Any, tmp_path: Path) -> None:
     assert_same(load_onnx_network(path), path)
 
 
+def test_a_converted_network_that_resizes_can_be_locked_itself(tmp_path: Path) -> None:
+    """Whoever has a network as ONNX only: the batch stays free through torch.export."""
+    network = load_onnx_network(export_plain(networks.settle(networks.Dense), networks.SPEC, tmp_path / "plain")).eval()
+    expected = networks.outputs_of(network, images(3))
+    locked = networks.lock(network, sealed_share=0.02)
+    with locked.module.opened(locked.secret):
+        assert networks.relative_error(networks.outputs_of(locked.module, images(3)), expected) < 1e-5
+    assert networks.relative_error(networks.outputs_of(locked.module, images(3)), expected) > 0.05
+
+
 def test_a_plain_network_has_the_same_parameters_as_the_original(plain: Path) -> None:
     original, network = networks.settle(networks.PreActivation), load_onnx_network(plain)
     assert_same(network, plain)

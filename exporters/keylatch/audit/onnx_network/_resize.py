@@ -79,7 +79,8 @@ def _target(site: Site, shape: Ints, given: Sequence[Tensor | None]) -> _Target:
 
 
 def _cut_off(shape: Ints, scales: Sequence[float]) -> Ints:
-    return tuple(int(size * scale) for size, scale in zip(shape, scales, strict=True))
+    # An axis that stays is not computed with: torch.export would take its length, the batch's say, for a constant.
+    return tuple(size if scale == 1 else int(size * scale) for size, scale in zip(shape, scales, strict=True))
 
 
 def _to_sizes(site: Site, shape: Ints, axes: list[int], sizes: list[int]) -> _Target:
