@@ -61,6 +61,11 @@ def test_too_few_predictions_are_refused(model: MarkedModel, images: np.ndarray,
     assert "more images" in str(error.value.hint)
 
 
+def test_a_limit_that_is_no_chance_is_refused(model: MarkedModel, images: np.ndarray, logits: np.ndarray) -> None:
+    with pytest.raises(InputError, match="not between 0 and 1"):
+        trace_predictions(logits, images, model.target, model.marks, limit=0.0)
+
+
 def test_predictions_that_do_not_fit_are_refused(model: MarkedModel, images: np.ndarray, logits: np.ndarray) -> None:
     cases = [
         (logits[:50], images),

@@ -159,6 +159,18 @@ def test_leaks_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
         read_leak(tmp_path / "noise.onnx")
 
 
+def test_a_locked_artifact_by_itself_names_nobody(model: MarkedModel) -> None:
+    """Its marked tensors hold locked defaults, which say nothing of any license."""
+    found = trace_weights(read_leak(model.exported.path), model.marks)
+    assert found.verdict == "none"
+
+
+def test_marks_need_all_marked_tensors(model: MarkedModel) -> None:
+    values = {name: value for name, value in model.marks.values.items() if name != model.marks.names[0]}
+    with pytest.raises(InputError, match="lacks the marked tensor"):
+        Marks(model.marks.fingerprint, values, model.marks.licenses)
+
+
 def test_marks_need_licenses(model: MarkedModel) -> None:
     with pytest.raises(InputError, match="no license was issued"):
         Marks(model.marks.fingerprint, model.marks.values, [])

@@ -14,6 +14,7 @@ import torch
 
 from keylatch.audit.onnx_network import file_tensors
 from keylatch.errors import InputError
+from keylatch.runtime import GRAPH_NAME
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -24,8 +25,9 @@ def read_leak(path: str | PathLike[str]) -> dict[str, Array]:
     """Read all tensors of a leaked model.
 
     Args:
-        path: ``.onnx`` with external data beside it, quantized or not; a state dict (``.safetensors``, ``.pt``,
-            ``.pth``, ``.bin``, read with ``weights_only=True``, so that a leak cannot run code); ``.npz``.
+        path: A folder with model.onnx, or ``.onnx`` with external data beside it, quantized or not; a state dict
+            (``.safetensors``, ``.pt``, ``.pth``, ``.bin``, read with ``weights_only=True``, so that a leak cannot run
+            code); ``.npz``.
 
     Returns:
         Name to tensor: floats as float64, integers as they are.
@@ -34,7 +36,7 @@ def read_leak(path: str | PathLike[str]) -> dict[str, Array]:
         InputError: It cannot be read, or holds no tensor.
         ArtifactError: An ONNX file that is damaged, or names files outside of its folder.
     """
-    file = Path(path)
+    file = Path(path) / GRAPH_NAME if Path(path).is_dir() else Path(path)
     if not file.is_file():
         raise InputError(f"the leaked model {file} does not exist", hint=_HINT)
     found = {name: _as_numbers(tensor) for name, tensor in _read(file).items()}

@@ -28,7 +28,7 @@ class Marks:
         licenses: Who has a word.
 
     Raises:
-        InputError: Nobody has one.
+        InputError: Nobody has one, or a marked tensor is missing.
     """
 
     fingerprint: Fingerprint
@@ -36,6 +36,9 @@ class Marks:
     licenses: Sequence[Marked]
 
     def __post_init__(self) -> None:
+        missing = sorted(set(self.fingerprint.steps) - self.values.keys())
+        if missing:
+            raise InputError(f"the vault lacks the marked tensor {missing[0]}", hint="give the vault of this model")
         if not self.licenses:
             raise InputError("no license was issued for this model, so none can be named", hint="give its ledger")
 

@@ -15,7 +15,7 @@ from keylatch.audit import Owner, Target
 from keylatch.errors import InputError
 from keylatch.trace._marks import Marks
 from keylatch.trace._response import Response, response_of
-from keylatch.trace._suspicion import FALSE_ACCUSATION, Trace, judge
+from keylatch.trace._suspicion import FALSE_ACCUSATION, Trace, judge, require_chance
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -72,8 +72,10 @@ def trace_predictions(
         iterations: How many directions; each is one pass back and two forward over all images.
 
     Raises:
-        InputError: Predictions and images do not fit each other or the model, or are too few for any verdict.
+        InputError: Predictions and images do not fit each other or the model, or are too few for any verdict; or the
+            limit is no chance.
     """
+    require_chance(limit)
     _require_images(images, target)
     network = Owner({name: marks.values[name] for name in target.gate_names}, None).unlocked(target)
     response = response_of(network, marks, predictions, torch.from_numpy(images))

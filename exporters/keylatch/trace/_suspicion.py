@@ -73,6 +73,16 @@ class Trace:
         return {"verdict": self.verdict, **asdict(self)}
 
 
+def require_chance(limit: float) -> None:
+    """Refuse a limit that is no chance.
+
+    Raises:
+        InputError: It is not above 0 and below 1.
+    """
+    if not 0 < limit < 1:
+        raise InputError(f"a chance of {limit} is not between 0 and 1", hint="give e.g. 1e-6")
+
+
 def judge(
     licenses: Sequence[Marked],
     scores: Array,
@@ -89,12 +99,7 @@ def judge(
         source: ``weights`` or ``predictions``.
         limit: Largest chance of naming anybody wrongly, above 0, below 1.
         evidence: What they rest on.
-
-    Raises:
-        InputError: The limit is no chance.
     """
-    if not 0 < limit < 1:
-        raise InputError(f"a chance of {limit} is not between 0 and 1", hint="give e.g. 1e-6")
     tries, candidates = scores.shape
     best = scores.max(0)
     order = np.argsort(-best, kind="stable")

@@ -11,7 +11,7 @@ from keylatch.errors import InputError
 from keylatch.trace._alignment import LEAST_LIKENESS, Counterpart, find_counterpart
 from keylatch.trace._marks import Marks
 from keylatch.trace._residual import evidence, unit
-from keylatch.trace._suspicion import FALSE_ACCUSATION, Trace, judge
+from keylatch.trace._suspicion import FALSE_ACCUSATION, Trace, judge, require_chance
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -32,8 +32,10 @@ def trace_weights(leak: Mapping[str, Array], marks: Marks, *, limit: float = FAL
         The verdict. Nobody is named if the leak's weights are not this model's.
 
     Raises:
-        InputError: No tensor of the leak has the shape of a marked one: it is another architecture.
+        InputError: No tensor of the leak has the shape of a marked one: it is another architecture. Or the limit is no
+            chance.
     """
+    require_chance(limit)
     direction, facts = weight_direction(leak, marks)
     return judge(marks.licenses, marks.scores([direction]), source="weights", limit=limit, evidence=facts)
 
