@@ -109,8 +109,8 @@ def _fitted(leak: Array, base: Array, kept: Array, axis: int | None) -> Array:
     count = np.maximum(kept.sum(axes, keepdims=True), 1)
 
     def mean(values: Array) -> Array:
-        total: Array = (values * kept).sum(axes, keepdims=True)
-        return total / count
+        average: Array = (values * kept).sum(axes, keepdims=True) / count
+        return average
 
     center_leak, center_base = mean(leak), mean(base)
     spread = mean((base - center_base) ** 2)
