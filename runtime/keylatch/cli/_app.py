@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from keylatch.cli import audit, bench, demo, device, export, inspect, issuer, license, lock, run
+from keylatch.cli import audit, bench, demo, device, export, inspect, issuer, license, lock, run, stain, verify_stain
 
 # Pretty tracebacks print local variables, and those may be secrets.
 app = typer.Typer(
@@ -24,3 +24,5 @@ app.add_typer(license.app, name="license")
 app.command("run")(run.run)
 app.command("bench")(bench.bench)
 app.command("audit")(audit.audit)
+app.command("stain")(stain.stain)
+app.command("verify-stain")(verify_stain.verify_stain)
