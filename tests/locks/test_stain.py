@@ -64,6 +64,23 @@ def test_on_other_images_stains_are_silent_and_outputs_are_those_without_the_uni
         torch.testing.assert_close(networks.outputs_of(stained.model, shown), expected)
 
 
+def test_units_are_taken_that_the_network_misses_least() -> None:
+    network, stained = stained_convs()
+    with torch.no_grad():
+        inner = part_of(network, 0, 9)(images())
+        rest, expected = part_of(network, 9, 12), part_of(network, 9, 12)(inner)
+        missed = torch.stack([(rest(without(inner, unit)) - expected).square().mean() for unit in range(64)])
+    taken = [mark.unit for mark in (*stained.secret.stains, *stained.secret.decoys)]
+    assert len(set(taken)) == 8
+    assert float(missed[taken].max()) <= float(missed.quantile(0.25))
+
+
+def without(inner: torch.Tensor, unit: int) -> torch.Tensor:
+    silenced = inner.clone()
+    silenced[:, unit] = 0
+    return silenced
+
+
 def test_triggers_change_the_output_visibly() -> None:
     network, stained = stained_convs()
     for mark, facts in zip(stained.secret.stains, stained.report.stains, strict=True):

@@ -187,13 +187,13 @@ def _batch_first(module: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def _window(node: fx.Node, weight: torch.Tensor) -> Window | None:
-    defaults: tuple[object, ...] = ((1, 1), (0, 0), (1, 1), 1)
-    given = node.args[3:7]
-    stride, padding, dilation, groups = [*given, *defaults[len(given) :]]
-    if groups != 1:
+    # stride, padding, dilation, groups, of which the last ones may be left out
+    given: list[object] = [*node.args[3:7]]
+    given += [(1, 1), (0, 0), (1, 1), 1][len(given) :]
+    if given[3] != 1:
         return None
     kernel = (int(weight.shape[2]), int(weight.shape[3]))
-    return Window(kernel, _pair(stride), _pair(padding), _pair(dilation))
+    return Window(kernel, _pair(given[0]), _pair(given[1]), _pair(given[2]))
 
 
 def _pair(value: object) -> tuple[int, int]:
