@@ -78,7 +78,10 @@ class Bench:
         return torch.from_numpy(model_input(self.sets[name], self.entry.mean, self.entry.std))
 
 
-def measure(entry: NetworkSpec, data: Path, count: int, tested: int, layer: str | None) -> dict[str, Any]:
+def measure(
+    entry: NetworkSpec, data: Path, count: int, tested: int, layer: str | None, save: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Everything about one network; `save` gets what is known so far after each part, for parts take minutes."""
     bench = Bench(entry, data, layer)
     site, reader = bench.site, bench.reader
     calibration = bench.inputs("calibration")
@@ -115,6 +118,7 @@ def measure(entry: NetworkSpec, data: Path, count: int, tested: int, layer: str 
     }
     for name, phase in phases.items():
         facts[name] = phase()
+        save(facts)
         print(f"{entry.name}: {name} after {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
     return facts
 
@@ -335,18 +339,21 @@ def main() -> None:
         if name in wanted:
             print(reason, file=sys.stderr)
     there = {entry.name for entry in available(arguments.data)}
-    results = [
-        measure(NETWORKS[name], arguments.data, arguments.stains, arguments.tested, arguments.layer)
-        for name in wanted
-        if name in there
-    ]
+    name = "stains" if not arguments.network else f"stains_{'_'.join(arguments.network)}"
+    results: dict[str, dict[str, Any]] = {}
+
+    def save(facts: dict[str, Any]) -> None:
+        results[facts["network"]] = facts
+        write_results(name, {"threads": THREADS, "results": list(results.values())})
+
+    for wanted_name in (wanted_name for wanted_name in wanted if wanted_name in there):
+        entry = NETWORKS[wanted_name]
+        measure(entry, arguments.data, arguments.stains, arguments.tested, arguments.layer, save)
     if not results:
         sys.exit("no network of the data pack is available")
-    name = "stains" if not arguments.network else f"stains_{'_'.join(arguments.network)}"
-    write_results(name, {"threads": THREADS, "results": results})
     header = ("network", "layer", "original", "stained", "hits: calibration / same set / validation", "bound (A)",
               "largest answer / T", "trigger / T", "after JPEG 75 / 50", "one stain, s")  # fmt: skip
-    print_rows(header, _rows(results))
+    print_rows(header, _rows(list(results.values())))
 
 
 if __name__ == "__main__":
