@@ -127,8 +127,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(THREADS)
     chosen = [dense for dense in NETWORKS if not arguments.network or dense.name in arguments.network]
+    results = []
     try:
-        results = [measure(dense, arguments.data) for dense in chosen]
+        for dense in chosen:
+            results.append(measure(dense, arguments.data))
+            write_results(f"dense_quality_{dense.name}", {"threads": THREADS, **results[-1]})
     except MissingPackFileError as error:
         sys.exit(str(error))
     print_rows(
@@ -141,7 +144,6 @@ def main() -> None:
             for row in results
         ],
     )  # fmt: skip
-    write_results("dense_quality", {"threads": THREADS, "rows": results})
 
 
 if __name__ == "__main__":

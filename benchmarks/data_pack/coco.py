@@ -18,10 +18,11 @@ COCO_VAL = "coco/coco_val128.zip"
 
 Uint8Array = npt.NDArray[np.uint8]
 
-# COCO's category to PASCAL VOC's class, aeroplane 1 to monitor 20; what VOC does not have is its ground, 0.
+# COCO's category to PASCAL VOC's class, aeroplane 1 to monitor 20; what VOC does not have is its ground, 0. Pixels that
+# nobody labelled are COCO's 0.
 _VOC = {
-    1: 15, 2: 2, 3: 7, 4: 14, 5: 1, 6: 6, 7: 19, 9: 4, 16: 3, 17: 8, 18: 12, 19: 13, 20: 17, 21: 10, 44: 5, 62: 9,
-    63: 18, 64: 16, 67: 11, 72: 20,
+    0: 255, 1: 15, 2: 2, 3: 7, 4: 14, 5: 1, 6: 6, 7: 19, 9: 4, 16: 3, 17: 8, 18: 12, 19: 13, 20: 17, 21: 10, 44: 5,
+    62: 9, 63: 18, 64: 16, 67: 11, 72: 20,
 }  # fmt: skip
 
 
@@ -32,7 +33,8 @@ class LabelledPicture:
     Attributes:
         pixels: (H, W, 3) uint8, RGB.
         boxes: (n, 5) float64: class 0..79, then left, top, right, bottom in pixels.
-        mask: (H, W) uint8 classes of PASCAL VOC, 0 for the ground; None for pictures without.
+        mask: (H, W) uint8 classes of PASCAL VOC, 0 for the ground, 255 where nothing is judged; None for pictures
+            without.
     """
 
     pixels: Uint8Array
