@@ -33,6 +33,7 @@
     _statement         what an issuer states beside licenses
     _revocations       which licenses it took back
     _time_token        what time it is, for one device, once
+    _stain_commitment  that it has a stain, and since when
     _enrollment        what a device sends to be licensed
     _device_state      what a device remembers: the class
     _state_record      and the rules
@@ -126,6 +127,13 @@ from keylatch.keys._revocations import (
     write_revocation_list,
 )
 from keylatch.keys._secret_bytes import SecretBytes
+from keylatch.keys._stain_commitment import (
+    StainCommitment,
+    read_stain_commitment,
+    sign_stain_commitment,
+    verify_stain_commitment,
+    write_stain_commitment,
+)
 from keylatch.keys._time_token import (
     TimeRequest,
     parse_time_request,
@@ -170,6 +178,7 @@ __all__ = [
     "RevocationList",
     "RunningClock",
     "SecretBytes",
+    "StainCommitment",
     "TimeRequest",
     "Trust",
     "UnverifiedClaims",
@@ -211,6 +220,7 @@ __all__ = [
     "read_recipients_unverified",
     "read_recorded_license",
     "read_revocation_list",
+    "read_stain_commitment",
     "read_time_token",
     "read_vault",
     "renew_license",
@@ -218,15 +228,18 @@ __all__ = [
     "revoke_license",
     "rotate_issuer",
     "sign_revocation_list",
+    "sign_stain_commitment",
     "sign_time_token",
     "split_key_uri",
     "trust_of_ledger",
     "verify_license",
     "verify_revocation_list",
+    "verify_stain_commitment",
     "without_fingerprint",
     "write_enrollment_request",
     "write_license",
     "write_revocation_list",
+    "write_stain_commitment",
     "write_time_token",
     "write_vault",
 ]

@@ -28,7 +28,12 @@ from keylatch.locks._patch_gate import PatchPlace
 from keylatch.locks._report import BlockReport, ChannelReport, LayerReport, LockReport
 from keylatch.locks._sample_images import sample_images
 from keylatch.locks._secret import LockSecret
+from keylatch.locks._stain import stain
+from keylatch.locks._stain_report import Stained, StainFacts, StainReport
+from keylatch.locks._stain_secret import StainMark, StainSecret
 from keylatch.locks._storage import load_locked, load_program, save_locked
+from keylatch.locks._verify_predictions import PredictionVerdict, verify_stain_predictions
+from keylatch.locks._verify_stain import StainMatch, StainVerdict, verify_stain
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -49,6 +54,14 @@ __all__ = [
     "LockedModule",
     "OutputLayout",
     "PatchPlace",
+    "PredictionVerdict",
+    "StainFacts",
+    "StainMark",
+    "StainMatch",
+    "StainReport",
+    "StainSecret",
+    "StainVerdict",
+    "Stained",
     "TrainingProgress",
     "block_lock",
     "channel_lock",
@@ -62,4 +75,7 @@ __all__ = [
     "sample_images",
     "save_locked",
     "shift_and_flip",
+    "stain",
+    "verify_stain",
+    "verify_stain_predictions",
 ]

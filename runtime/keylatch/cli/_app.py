@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import typer
 
-from keylatch.cli import audit, bench, demo, device, export, inspect, issuer, license, lock, run, trace
+from keylatch.cli import (
+    audit,
+    bench,
+    demo,
+    device,
+    export,
+    inspect,
+    issuer,
+    license,
+    lock,
+    run,
+    stain,
+    trace,
+    verify_stain,
+)
 
 # Pretty tracebacks print local variables, and those may be secrets.
 app = typer.Typer(
@@ -25,3 +39,5 @@ app.command("run")(run.run)
 app.command("bench")(bench.bench)
 app.command("audit")(audit.audit)
 app.command("trace")(trace.trace)
+app.command("stain")(stain.stain)
+app.command("verify-stain")(verify_stain.verify_stain)

@@ -66,10 +66,16 @@ def _call_factory(source: str) -> Any:
     return network
 
 
-def _load_weights(module: Any, weights: Path) -> None:
+def read_state(weights: Path) -> dict[str, Any]:
+    """Read a state dict: `.safetensors`, or a file that `torch.load` reads with `weights_only=True`.
+
+    Raises:
+        LockError: It cannot be read, or holds something else.
+    """
     import pickle
 
     import torch
+    from safetensors import SafetensorError
 
     try:
         if weights.suffix == ".safetensors":
@@ -78,14 +84,28 @@ def _load_weights(module: Any, weights: Path) -> None:
             state: Any = safetensors.torch.load_file(weights)
         else:
             state = torch.load(weights, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state) if isinstance(state, dict) else state
-        module.load_state_dict(state)
     except OSError as error:
         found = f"weights {weights} cannot be read: {error.strerror or 'No such file or directory'}"
         raise LockError(found, hint="check the path") from None
     except pickle.UnpicklingError:
         found = f"weights {weights} do not load: not a file that torch.load reads with weights_only=True"
         raise LockError(found, hint="save the network's state_dict(), best as .safetensors") from None
+    except (RuntimeError, TypeError, ValueError, SafetensorError) as error:
+        raise _not_these(weights, error) from None
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict):
+        raise _not_these(weights, TypeError(f"it holds a {type(state).__name__}"))
+    return state
+
+
+def _load_weights(module: Any, weights: Path) -> None:
+    state = read_state(weights)
+    try:
+        module.load_state_dict(state)
     except (RuntimeError, TypeError, ValueError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise LockError(f"weights {weights} do not load: {first}", hint="give a state dict of this network") from None
+        raise _not_these(weights, error) from None
+
+
+def _not_these(weights: Path, error: Exception) -> LockError:
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return LockError(f"weights {weights} do not load: {first}", hint="give a state dict of this network")

@@ -17,26 +17,33 @@ from keylatch.cli._block_training import (
     train_under,
     training_from,
 )
+from keylatch.cli._network_options import (
+    CalibrationOption,
+    ImageOption,
+    LayoutOption,
+    MeanOption,
+    SourceArgument,
+    StdOption,
+    WeightsOption,
+    calibration_from,
+    spec_from,
+    vault_seal,
+)
 from keylatch.cli._new_files import check_free
-from keylatch.cli._options import JsonOption, PassphraseFile, new_passphrase_from, passphrase_from
+from keylatch.cli._options import JsonOption, PassphraseFile
 from keylatch.cli._output import print_facts, print_json, working
-from keylatch.errors import LockError
-from keylatch.keys import SecretBytes, Vault, open_issuer_key, read_vault, write_vault
+from keylatch.keys import Vault, read_vault, write_vault
 
 
 def lock(
-    source: Annotated[
-        str, typer.Argument(help="The network: package.module:factory, or a torch.export program (.pt2).")
-    ],
-    image: Annotated[str, typer.Option("--input", help="Image size, channels x height x width, e.g. 3x224x224.")],
+    source: SourceArgument,
+    image: ImageOption,
     out: Annotated[Path, typer.Option("--out", "-o", help="The locked network to write, e.g. net.locked.pt2.")],
     secret: Annotated[Path, typer.Option("--secret", help="The vault to write; keep it.")],
-    weights: Annotated[Path | None, typer.Option("--weights", help="State dict: .safetensors, .pt, .pth.")] = None,
-    mean: Annotated[
-        str, typer.Option("--mean", help="Subtracted from pixels in [0, 1], e.g. 0.485,0.456,0.406.")
-    ] = "0",
-    std: Annotated[str, typer.Option("--std", help="Then divided by, e.g. 0.229,0.224,0.225.")] = "1",
-    layout: Annotated[str, typer.Option("--layout", help="NCHW or NHWC.")] = "NCHW",
+    weights: WeightsOption = None,
+    mean: MeanOption = "0",
+    std: StdOption = "1",
+    layout: LayoutOption = "NCHW",
     method: Annotated[
         str, typer.Option("--method", help="code; shf, np, ffx (block transforms); or several, joined by +.")
     ] = "code",
@@ -69,9 +76,7 @@ def lock(
             help="Share of the weights, first layers first, that only licenses carry; default 0.02, or a megabyte.",
         ),
     ] = None,
-    calibration: Annotated[
-        Path | None, typer.Option("--calibration", help="Unlabeled images as the network takes them, .npy (N, ...).")
-    ] = None,
+    calibration: CalibrationOption = None,
     issuer: Annotated[
         str | None, typer.Option("--issuer", help="Seal the vault under this issuer key instead of a passphrase.")
     ] = None,
@@ -86,8 +91,8 @@ def lock(
     from keylatch.cli._source import load_network
     from keylatch.locks import block_lock, code_lock, save_locked
 
-    spec = _spec(image, mean, std, layout)
-    seal = _seal(issuer, passphrase_file, new=not resumed)
+    spec = spec_from(image, mean, std, layout)
+    seal = vault_seal(issuer, passphrase_file, new=not resumed)
     network = load_network(source, weights)
     blocks: Any = None
     trained: Any = None
@@ -103,7 +108,8 @@ def lock(
         if wanted.code:
             locked = code_lock(
                 network, spec, patch_size=patch_size, code_bits=code_bits, corner=_corner(corner), layers=layer,
-                gates=gates, sealed_share=sealed, calibration=_images(calibration), blocks=blocks, absorb=absorb,
+                gates=gates, sealed_share=sealed, calibration=calibration_from(calibration), blocks=blocks,
+                absorb=absorb,
             )  # fmt: skip
         else:
             locked = block_lock(network, spec, blocks, absorb=absorb)
@@ -123,52 +129,10 @@ def lock(
     print_json(facts) if as_json else print_facts(lines)
 
 
-def _seal(issuer: str | None, passphrase_file: Path | None, *, new: bool) -> dict[str, Any]:
-    """What the vault is sealed under; a passphrase is asked for once, however often the vault is written."""
-    if issuer is not None:
-        return {"issuer": open_issuer_key(issuer, passphrase=passphrase_from(passphrase_file))}
-    ask = (new_passphrase_from if new else passphrase_from)(passphrase_file)
-    answers: list[SecretBytes | bytes] = []
-
-    def answer(what: str) -> SecretBytes | bytes:
-        if not answers:
-            answers.append(ask(what))
-        return answers[0]
-
-    return {"passphrase": answer}
-
-
-def _spec(image: str, mean: str, std: str, layout: str) -> Any:
-    from keylatch.locks import InputSpec
-
-    try:
-        channels, height, width = (int(part) for part in image.lower().split("x"))
-        means, stds = (tuple(float(part) for part in values.split(",")) for values in (mean, std))
-    except ValueError:
-        raise typer.BadParameter("give --input as 3x224x224, --mean and --std as numbers with commas") from None
-    if layout not in ("NCHW", "NHWC"):
-        raise typer.BadParameter("--layout is NCHW or NHWC")
-    return InputSpec(channels, height, width, means, stds, "NHWC" if layout == "NHWC" else "NCHW")
-
-
 def _corner(corner: str) -> Any:
     if corner not in ("top-left", "top-right", "bottom-left", "bottom-right"):
         raise typer.BadParameter("--corner is top-left, top-right, bottom-left or bottom-right")
     return corner
-
-
-def _images(path: Path | None) -> Any:
-    if path is None:
-        return None
-    import numpy as np
-    import torch
-
-    try:
-        return torch.from_numpy(np.load(path, allow_pickle=False))
-    except OSError as error:
-        raise LockError(f"calibration images {path} cannot be read: {error.strerror}", hint="check the path") from None
-    except (ValueError, TypeError, EOFError):
-        raise LockError(f"calibration images {path} are not an .npy file", hint="save them with numpy.save") from None
 
 
 def _lines(facts: dict[str, Any], report: Any) -> list[tuple[str, object]]:
