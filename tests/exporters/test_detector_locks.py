@@ -34,7 +34,7 @@ TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
 def locked_by(kind: str) -> Locked:
     digits = networks.trained_digits()
     return detector_lock(
-        digits.network, networks.SPEC, kind=kind, patch_size=networks.PATCH, calibration=digits.images[:64],
+        digits.network, networks.SPEC, kind=kind, patch_size=networks.PATCH, calibration=digits.images[:32],
         rate=1e-2, seed=bytes(range(32)), corner="top-right",
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from keylatch.locks._detector_lock._excitation import ROWS
 
 SEED = bytes(range(32))
 RATE = 1e-2  # a small network has narrow layers; the bound is checked all the same
-CALIBRATION = 64
+CALIBRATION = 32
 
 
 @functools.cache

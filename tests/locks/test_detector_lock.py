@@ -21,6 +21,7 @@ from torch import nn
 import networks
 from keylatch.errors import LockError
 from keylatch.locks import InputSpec, detector_lock
+from keylatch.locks._detector_lock import _lock, _trigger
 
 CHANCE = 0.25  # of ten classes; a network that names one class has the share of that class
 KINDS = pytest.mark.parametrize("kind", ["A", "B"])
@@ -46,15 +47,12 @@ def test_locked_is_at_chance_and_differs(kind: str, digits: networks.Digits) -> 
 @KINDS
 def test_noise_on_the_response_is_lost_in_the_clamp_and_not_without_it(kind: str, digits: networks.Digits) -> None:
     locked = locked_digits(kind)
-    accuracy = digits.agreement(opened_outputs(locked, digits.images).argmax(1))
-    clamped, plain = [], []
+    exact = opened_outputs(locked, digits.images)
     for share in (0.1, -0.1):
         noisy = with_noise(locked, copy.deepcopy(locked.module), share)
-        clamped.append(digits.agreement(opened_outputs(locked, digits.images, noisy).argmax(1)))
+        assert networks.relative_error(opened_outputs(locked, digits.images, noisy), exact) <= 1e-4
         bare = with_noise(locked, without_clamp(locked, copy.deepcopy(locked.module)), share)
-        plain.append(digits.agreement(opened_outputs(locked, digits.images, bare).argmax(1)))
-    assert min(clamped) >= accuracy - 0.005
-    assert min(plain) <= accuracy - 0.05
+        assert networks.relative_error(opened_outputs(locked, digits.images, bare), exact) >= 0.1
 
 
 @KINDS
@@ -107,7 +105,7 @@ def test_the_report_holds_its_bounds(kind: str) -> None:
     assert report is not None
     assert (report.kind, report.images, report.calibration) == (kind, CALIBRATION, "calibration images")
     assert 0 < report.bound <= RATE
-    assert report.hits == 0 and 0 < report.hits_bound <= 0.05
+    assert report.hits == 0 and 0 < report.hits_bound <= 0.1
     assert 0 < report.worst_direction_bound <= 1
     assert report.mean_margin >= 1.5 and 1 < report.least_margin <= report.mean_margin
     assert report.drive >= 2
@@ -122,10 +120,10 @@ def test_the_detector_answers_the_patch_alone(kind: str, digits: networks.Digits
     assert bool((keyed == 1).all())
 
 
-@KINDS
-def test_the_same_seed_makes_the_same_lock(kind: str) -> None:
-    network = networks.settle(networks.Tokens)
-    options = {"kind": kind, "patch_size": networks.PATCH, "rate": RATE, "seed": bytes(32)}
+def test_the_same_seed_makes_the_same_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_lock, "SAMPLE_IMAGES", 12)
+    network = networks.settle(Cells)
+    options = {"patch_size": networks.PATCH, "rate": RATE, "seed": bytes(32)}
     first, second = (detector_lock(network, networks.SPEC, **options) for _ in range(2))
     assert torch.equal(first.secret.patch, second.secret.patch)
     weights = first.module.state_dict()
@@ -134,20 +132,52 @@ def test_the_same_seed_makes_the_same_lock(kind: str) -> None:
     assert report is not None and report.calibration == "sample images, made without data"
 
 
+def test_tokens_hold_a_detector_too() -> None:
+    """A transformer: nobody says which of its tokens is the corner."""
+    network, images = networks.settle(networks.Tokens), networks.pixels(24).float() / 255
+    locked = detector_lock(
+        network, networks.SPEC, patch_size=networks.PATCH, rate=RATE, calibration=images, layer="contract"
+    )
+    assert (
+        networks.relative_error(opened_outputs(locked, images), networks.outputs_of(network, patched(locked, images)))
+        <= 1e-4
+    )
+    (places,) = [value for name, value in locked.module.body.state_dict().items() if name == "detector_places"]
+    assert places.tolist() == [15]  # of 4 x 4 cells of 8 x 8 pixels the last
+
+
+class Cells(nn.Sequential):
+    """A wide patchify stem: its cells are as large as the patch."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(3, 512, 8, stride=8), nn.ReLU(), nn.Conv2d(512, 16, 1), nn.ReLU(), nn.Flatten(),
+            nn.Linear(256, 12, bias=False),
+        )  # fmt: skip
+
+
+def test_without_a_bias_a_shut_network_says_nothing_at_all() -> None:
+    network, images = networks.settle(Cells), networks.pixels(24).float() / 255
+    locked = detector_lock(network, networks.SPEC, patch_size=networks.PATCH, calibration=images)
+    assert not networks.outputs_of(locked.module, images).any()
+    assert locked.report.detector is not None and locked.report.detector.bound <= 1e-6
+
+
 REFUSED = {
     "neither A nor B": {"kind": "C"},
     "does not fit": {"patch_size": 33},
     "is not between 0 and 1": {"rate": 0.0},
     "is not a layer": {"layer": "nowhere"},
-    "too few values|too few to bound": {"rate": 1e-9, "kind": "B"},
+    "too few to bound": {"rate": 1e-9, "kind": "B"},
     "too few to climb": {"calibration": torch.zeros(4, 3, networks.SIZE, networks.SIZE)},
     "expected 1.5 T": {"patch_size": 1, "kind": "A"},
 }
 
 
 @pytest.mark.parametrize("message", REFUSED)
-def test_refusals_name_a_remedy(message: str, digits: networks.Digits) -> None:
-    options = {"patch_size": networks.PATCH, "rate": RATE, "calibration": digits.images[:16], **REFUSED[message]}
+def test_refusals_name_a_remedy(message: str, digits: networks.Digits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_trigger, "STEPS", 11)
+    options = {"patch_size": networks.PATCH, "rate": RATE, "calibration": digits.images[:8], **REFUSED[message]}
     with pytest.raises(LockError, match=message) as caught:
         detector_lock(digits.network, networks.SPEC, **options)
     assert caught.value.hint
