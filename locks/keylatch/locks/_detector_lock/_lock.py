@@ -89,7 +89,7 @@ def detector_lock(
     few = images[:CHECK_IMAGES]
     # the original's own answers to images with the patch, before anything is changed
     reference = reference_outputs(graph, gate.pasted(few, _patches(gate, secret, len(few))))
-    _disturb(graph, reader, detection, few, draws)
+    _disturb(graph, reader, detection, images[:LEAST_IMAGES], draws)
     module = LockedModule(spec, drop_unused(graph), outputs, detector=description, gate=gate)
     module.requires_grad_(True)
     errors = prove(module, secret, few, reference)
