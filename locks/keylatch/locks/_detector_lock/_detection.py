@@ -23,8 +23,8 @@ from keylatch.locks._detector_lock._trigger import PatchTrigger, find_patch_trig
 from keylatch.locks._randomness import SeededDraws
 from keylatch.locks._report import DetectorReport
 
-_OVERDRIVE = 2.0  # D: what the trigger is answered on average, where the clamp ends at 1
-_LEAST_ANSWER = 1.25  # to any image with the patch: with a fifth less it still reaches the clamp
+_OVERDRIVE = 4.0  # D: what the trigger is answered on average, where the clamp ends at 1
+_LEAST_ANSWER = 2.0  # to any image that judges: others may be answered less, and noise may take a part
 _LEAST_SHARE = 0.25  # of the mean response beyond T, which every image with the patch must reach
 
 

@@ -7,6 +7,8 @@ is lost. Subtracting the mean output over some unlabeled images undoes either (d
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import fx
 
@@ -39,7 +41,7 @@ def offset_outputs(
     Raises:
         LockError: No output is one of channels or features.
     """
-    output = next(node for node in module.graph.nodes if node.op == "output")
+    output: Any = next(node for node in module.graph.nodes if node.op == "output")
     with torch.no_grad():
         values = module(images)
     answer = _answer(module, reader, row)
