@@ -12,6 +12,7 @@ import io
 import secrets
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def measure(entry: NetworkSpec, data: Path, count: int, tested: int, layer: str 
         "output_change": _spread_of([one.output_change for one in made]),
         "prediction_changed": sum(int(one.mark.expected.argmax()) != int(one.mark.original.argmax()) for one in made),
     }
-    phases = {
+    phases: dict[str, Callable[[], Any]] = {
         "files": lambda: _through_files(bench, spread, threshold, detectors),
         "white_box": lambda: _white_box(bench, made, unit),
         "false_positives": lambda: _false_positives(bench, spread, threshold, detectors),

@@ -109,7 +109,8 @@ def _fitted(leak: Array, base: Array, kept: Array, axis: int | None) -> Array:
     count = np.maximum(kept.sum(axes, keepdims=True), 1)
 
     def mean(values: Array) -> Array:
-        return (values * kept).sum(axes, keepdims=True) / count
+        averaged: Array = (values * kept).sum(axes, keepdims=True) / count
+        return averaged
 
     center_leak, center_base = mean(leak), mean(base)
     spread = mean((base - center_base) ** 2)

@@ -191,7 +191,8 @@ def window_of(node: fx.Node, weight: torch.Tensor) -> Window | None:
     """How a convolution moves; None for a grouped one."""
     defaults: tuple[object, ...] = ((1, 1), (0, 0), (1, 1), 1)
     given = node.args[3:7]
-    stride, padding, dilation, groups = [*given, *defaults[len(given) :]]
+    values: list[object] = [*given, *defaults[len(given) :]]
+    stride, padding, dilation, groups = values
     if groups != 1:
         return None
     kernel = (int(weight.shape[2]), int(weight.shape[3]))
