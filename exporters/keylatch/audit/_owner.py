@@ -18,7 +18,7 @@ from keylatch.locks._patch import find_patch
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-_METHODS = ("code", "blocks")
+_METHODS = ("code", "blocks", "detector")
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)

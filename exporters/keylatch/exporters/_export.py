@@ -128,7 +128,7 @@ def export(
     if computed.channels:
         fold_channel_keys(model, {name: computed.get_buffer(name) for name in computed.channel_names()})
     _require_gate(model, values)
-    if computed.gate is not None:
+    if computed.description is not None:
         add_opened_branches(model, mask="gate.mask", patch="gate.patch")
     fold_input_scale(model, "preprocess.scale")
     restore_normalizations(model)

@@ -18,6 +18,8 @@ from keylatch.locks._channel_lock import channel_lock
 from keylatch.locks._code import log2_chance_within
 from keylatch.locks._code_description import CodeLockDescription
 from keylatch.locks._code_lock import code_lock
+from keylatch.locks._detector_lock._description import DetectorKind, DetectorLockDescription
+from keylatch.locks._detector_lock._lock import detector_lock
 from keylatch.locks._input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from keylatch.locks._key_training import fine_tune
 from keylatch.locks._key_training_data import no_augment, shift_and_flip
@@ -25,7 +27,7 @@ from keylatch.locks._key_training_report import FineTuned, FineTuneReport, Train
 from keylatch.locks._locked import Locked
 from keylatch.locks._locked_module import LockedModule
 from keylatch.locks._patch_gate import PatchPlace
-from keylatch.locks._report import BlockReport, ChannelReport, LayerReport, LockReport
+from keylatch.locks._report import BlockReport, ChannelReport, DetectorReport, LayerReport, LockReport
 from keylatch.locks._sample_images import sample_images
 from keylatch.locks._secret import LockSecret
 from keylatch.locks._stain import stain
@@ -44,6 +46,9 @@ __all__ = [
     "ChannelKey",
     "ChannelReport",
     "CodeLockDescription",
+    "DetectorKind",
+    "DetectorLockDescription",
+    "DetectorReport",
     "FineTuneReport",
     "FineTuned",
     "InputSpec",
@@ -66,6 +71,7 @@ __all__ = [
     "block_lock",
     "channel_lock",
     "code_lock",
+    "detector_lock",
     "fine_tune",
     "identity_transform",
     "load_locked",

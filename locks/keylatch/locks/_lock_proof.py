@@ -49,14 +49,14 @@ def prove(
         raise LockError(
             f"the opened network differs from the original by {opened:.1e} of its output range",
             hint="the network is numerically unstable or not deterministic"
-            + ("" if module.gate is None else "; gate other layers with layers=[...]"),
+            + ("" if module.description is None else "; gate other layers with layers=[...]"),
         )
     if not locked >= _LEAST_DIFFERENCE:
         gated = "the chosen layers hardly matter to the output; gate others with layers=[...], or more with gates="
         keyed = "the network hardly cares for the key; train longer, or add a step, or take other blocks"
         raise LockError(
             f"the locked network differs from the original by only {locked:.1e} of its output range",
-            hint=keyed if module.gate is None else gated,
+            hint=keyed if module.blocks is not None or module.channels else gated,
         )
     return opened, locked
 

@@ -1,4 +1,4 @@
-"""A locked network: a code gate or a block transform or both, optional preprocessing, and the network behind them."""
+"""A locked network: what its key goes into, optional preprocessing, and the network behind them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from keylatch.errors import LockError
 from keylatch.locks._block_gate import BlockGate, TableBlockGate, block_gate
 from keylatch.locks._capture import OutputLayout
 from keylatch.locks._code_description import CodeLockDescription
+from keylatch.locks._detector_lock._description import DetectorLockDescription
+from keylatch.locks._detector_lock._paste_gate import PasteGate
 from keylatch.locks._input_spec import InputSpec
 from keylatch.locks._patch import find_patch
 from keylatch.locks._patch_gate import PatchGate
@@ -41,7 +43,8 @@ class LockedModule(nn.Module):
         body: Graph `(image, signs) -> tuple of tensors`; `(image)` without a code gate.
         outputs: How the tensors make up the network's return value.
         description: The public description of the code lock; None without one.
-        gate: Reads the code, from the patch or from the image.
+        detector: The public description of the detector lock; None without one.
+        gate: Reads the code, from the patch or from the image; of a detector lock it pastes the patch.
         blocks: Transforms the image by a key; before preprocessing if it takes bytes.
         preprocess: Maps the image to the network's own input, if they differ.
         channels: Name and channels of each feature map that is permuted inside the body.
@@ -54,17 +57,21 @@ class LockedModule(nn.Module):
         outputs: OutputLayout,
         *,
         description: CodeLockDescription | None = None,
-        gate: PatchGate | None = None,
+        detector: DetectorLockDescription | None = None,
+        gate: PatchGate | PasteGate | None = None,
         blocks: BlockGate | None = None,
         preprocess: Preprocess | None = None,
         channels: tuple[tuple[str, int], ...] = (),
     ) -> None:
         super().__init__()
-        self.spec, self.outputs, self.description, self.channels = spec, outputs, description, channels
+        self.spec, self.outputs, self.channels = spec, outputs, channels
+        self.description, self.detector = description, detector
         self.gate, self.blocks, self.preprocess, self.body = gate, blocks, preprocess, body
 
     def describe(self) -> dict[str, Any]:
         """The public description of all locks, JSON-ready; it stands in the artifact's metadata."""
+        if self.detector is not None:
+            return self.detector.to_json()
         own = self.own_spec.to_json()
         method = "channels" if self.blocks is None else "blocks"
         facts: dict[str, Any] = (
@@ -81,16 +88,18 @@ class LockedModule(nn.Module):
         """The network's own input convention, behind any preprocessing."""
         if self.description is not None:
             return self.description.spec
+        if self.detector is not None:
+            return self.detector.spec
         if self.blocks is not None:
             return self.blocks.target
         return self.spec if self.preprocess is None else self.preprocess.target
 
     def flat(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The network's outputs as a flat tuple, in the order of `outputs.names`."""
-        prepared = self._prepared(image)
+        prepared = self._prepared(self.gate(image) if isinstance(self.gate, PasteGate) else image)
         dtype = self._dtype()
         own = prepared.to(dtype) if prepared.is_floating_point() else prepared  # some networks take bytes
-        signs = () if self.gate is None else (self.gate(image).to(dtype),)
+        signs = (self.gate(image).to(dtype),) if isinstance(self.gate, PatchGate) else ()
         result: tuple[torch.Tensor, ...] = self.body(own, *signs)
         return result
 
@@ -124,7 +133,7 @@ class LockedModule(nn.Module):
         blocks = () if self.blocks is None else tuple(f"blocks.{name}" for name in self.blocks.gate_names())
         channels = self.channel_names()
         if self.description is None:
-            return (*blocks, *channels)
+            return (*blocks, *channels, *(() if self.gate is None else ("gate.patch", "gate.mask")))
         means = tuple(f"body.{mean_name(index)}" for index in range(len(self.description.layers)))
         return (*blocks, *channels, "gate.patch", "gate.mask", *means, *self.withheld_names())
 
@@ -176,7 +185,7 @@ class LockedModule(nn.Module):
     def _has_code_of(self, secret: LockSecret) -> bool:
         description = self.description
         if description is None:
-            return not len(secret.code)
+            return not len(secret.code) and len(secret.patch) == (0 if self.detector is None else self.detector.pixels)
         return (
             len(secret.code) == description.code_bits
             and [len(mean) for mean in secret.means] == [channels for _, channels in description.layers]
@@ -202,7 +211,7 @@ class LockedModule(nn.Module):
         Raises:
             LockError: If the lock has no code.
         """
-        if self.gate is None:
+        if not isinstance(self.gate, PatchGate):
             raise LockError("this lock has no code", hint="draw another block transform")
         patch = find_patch(self.gate.code_map.projection, code)
         return replace(secret, code=code.to(torch.int8), patch=patch.pixels)
@@ -227,13 +236,14 @@ class LockedModule(nn.Module):
             return self
         source, own = self.spec.as_uint8(), self.spec
         device = next(iter(self.gate_tensors().values())).device
-        gate = None if self.description is None else self.description.gate(source).to(device)
+        described = self.description or self.detector
+        gate = None if described is None else described.gate(source).to(device)
         blocks, preprocess = self.blocks, Preprocess(own).to(device)
         tabular = isinstance(self.blocks, TableBlockGate)
         if self.blocks is not None and (tabular or not reads_blocks(self.body, self.blocks.description.block_size)):
             blocks = block_gate(self.blocks.description, source, own).to(device)
             preprocess = Preprocess(own, moves=False).to(device)
         return LockedModule(
-            source, copy.deepcopy(self.body), self.outputs, description=self.description, gate=gate, blocks=blocks,
-            preprocess=None if tabular else preprocess, channels=self.channels,
+            source, copy.deepcopy(self.body), self.outputs, description=self.description, detector=self.detector,
+            gate=gate, blocks=blocks, preprocess=None if tabular else preprocess, channels=self.channels,
         )  # fmt: skip

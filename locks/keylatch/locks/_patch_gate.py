@@ -1,4 +1,4 @@
-"""The gate in front of a locked network: reads the code from the patch or the corner, gives one sign a channel."""
+"""A secret patch as gate tensors; and the gate that reads a code from it or from the corner, one sign a channel."""
 
 from __future__ import annotations
 
@@ -38,11 +38,48 @@ class PatchPlace:
         return row, column
 
 
-class PatchGate(ExactBuffers):
+class PatchTensors(ExactBuffers):
+    """A patch and a mask, in an image's convention: gate tensors. By their locked defaults there is no patch.
+
+    All buffers keep their dtype when the network is cast to half precision.
+
+    Args:
+        place: Where the patch is.
+        spec: The input convention; for uint8 input the patch is bytes too.
+    """
+
+    patch: torch.Tensor
+    mask: torch.Tensor
+
+    def __init__(self, place: PatchPlace, spec: InputSpec) -> None:
+        super().__init__()
+        self.place, self.spec = place, spec
+        size, nchw = place.size, spec.layout == "NCHW"
+        shape = (1, spec.channels, size, size) if nchw else (1, size, size, spec.channels)
+        self.register_buffer("patch", torch.zeros(shape, dtype=spec.torch_dtype))
+        self.register_buffer("mask", torch.zeros((1, 1, size, size) if nchw else (1, size, size, 1), dtype=torch.bool))
+
+    def patch_value(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The patch in the input's convention, from (m,) or (C, k, k) uint8 pixels."""
+        size = self.place.size
+        return self.spec.from_pixels(pixels.reshape(1, self.spec.channels, size, size)).to(self.patch.dtype)
+
+    @property
+    def axes(self) -> tuple[int, int]:
+        """The dimensions of an image batch that count rows and columns."""
+        return (2, 3) if self.spec.layout == "NCHW" else (1, 2)
+
+    def corner(self, image: torch.Tensor) -> torch.Tensor:
+        """The patch where the mask is set, the image's own corner elsewhere."""
+        (rows, columns), (row, column) = self.axes, self.place.start(self.spec)
+        own = image.narrow(rows, row, self.place.size).narrow(columns, column, self.place.size)
+        return torch.where(self.mask, self.patch, own)
+
+
+class PatchGate(PatchTensors):
     """Turns a patch into gate signs: the secret one, or whatever an image has in its corner.
 
-    Gate tensors are the buffers `patch` and `mask`; by their locked defaults the image's own corner is read as a code,
-    which is junk. All buffers keep their dtype when the network is cast to half precision.
+    By the locked defaults the image's own corner is read as a code, which is junk.
 
     Args:
         code_map: The public map from patch to signs.
@@ -50,20 +87,14 @@ class PatchGate(ExactBuffers):
         spec: The input convention; for uint8 input the patch is bytes too.
     """
 
-    patch: torch.Tensor
-    mask: torch.Tensor
     projection: torch.Tensor
     offset: torch.Tensor
     expansion: torch.Tensor
     picks: torch.Tensor
 
     def __init__(self, code_map: CodeMap, place: PatchPlace, spec: InputSpec) -> None:
-        super().__init__()
-        self.code_map, self.place, self.spec = code_map, place, spec
-        size, nchw = place.size, spec.layout == "NCHW"
-        shape = (1, spec.channels, size, size) if nchw else (1, size, size, spec.channels)
-        self.register_buffer("patch", torch.zeros(shape, dtype=spec.torch_dtype))
-        self.register_buffer("mask", torch.zeros((1, 1, size, size) if nchw else (1, size, size, 1), dtype=torch.bool))
+        super().__init__(place, spec)
+        self.code_map = code_map
         projection, offset = self._in_input_units()
         self.register_buffer("projection", projection)
         self.register_buffer("offset", offset)
@@ -82,11 +113,6 @@ class PatchGate(ExactBuffers):
         offset = (blocks * (mean - 0.5)).sum((1, 2, 3))
         return ordered.reshape(len(blocks), -1).T.contiguous().float(), offset.float()
 
-    def patch_value(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The patch in the input's convention, from (m,) or (C, k, k) uint8 pixels."""
-        size = self.place.size
-        return self.spec.from_pixels(pixels.reshape(1, self.spec.channels, size, size)).to(self.patch.dtype)
-
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Read the code: from the patch where the mask is set, from the image's own corner elsewhere.
 
@@ -98,10 +124,7 @@ class PatchGate(ExactBuffers):
         Returns:
             (N, channels) float32 gate signs.
         """
-        rows, columns = (2, 3) if self.spec.layout == "NCHW" else (1, 2)
-        row, column = self.place.start(self.spec)
-        corner = image.narrow(rows, row, self.place.size).narrow(columns, column, self.place.size)
-        return self._signs(torch.where(self.mask, self.patch, corner))
+        return self._signs(self.corner(image))
 
     def _signs(self, corner: torch.Tensor) -> torch.Tensor:
         code = as_signs(corner.to(torch.float32).flatten(1) @ self.projection + self.offset)

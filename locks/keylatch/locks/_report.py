@@ -62,6 +62,48 @@ class ChannelReport:
 
 
 @dataclass(frozen=True, slots=True)
+class DetectorReport:
+    """The detector of a detector lock.
+
+    Attributes:
+        kind: ``A`` or ``B``.
+        layer: The layer whose input it reads.
+        fan_in: m, the values that it reads at a position.
+        positions: Places of an image where it reads.
+        threshold: T.
+        largest_radius: Of the calibration features around their mean.
+        tries: Directions that were drawn.
+        bound: (A): with 99 % confidence the share of images like the calibration images that are answered, at most;
+            tries counted.
+        worst_direction_bound: (B): holds even for a direction that was chosen; 1 says nothing.
+        hits: Calibration images that are answered.
+        hits_bound: (D): the share that so many hits allow, with 95 % confidence.
+        calibration: Where the calibration images come from.
+        images: How many they are.
+        mean_margin: Response to the patch as a multiple of T, over images that the patch was not made with.
+        least_margin: The smallest of them.
+        drive: D, what the mean response is answered, where the clamp ends at 1.
+    """
+
+    kind: str
+    layer: str
+    fan_in: int
+    positions: int
+    threshold: float
+    largest_radius: float
+    tries: int
+    bound: float
+    worst_direction_bound: float
+    hits: int
+    hits_bound: float
+    calibration: str
+    images: int
+    mean_margin: float
+    least_margin: float
+    drive: float
+
+
+@dataclass(frozen=True, slots=True)
 class LockReport:
     """The report of a lock; without a code there are no layers and 0 bits.
 
@@ -77,6 +119,7 @@ class LockReport:
         sealed_parameters: Those that are withheld from the file.
         blocks: The block transform, if there is one.
         channels: The permuted feature maps, if there are any.
+        detector: The detector of a detector lock, if it is one.
     """
 
     layers: tuple[LayerReport, ...]
@@ -89,6 +132,7 @@ class LockReport:
     sealed_parameters: int = 0
     blocks: BlockReport | None = None
     channels: ChannelReport | None = None
+    detector: DetectorReport | None = None
 
     @property
     def gated_parameters(self) -> int:

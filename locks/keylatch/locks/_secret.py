@@ -45,6 +45,11 @@ class LockSecret:
         """The secret of a lock that permutes feature maps and has no code."""
         return replace(cls.of_blocks(None), channels=key)
 
+    @classmethod
+    def of_patch(cls, pixels: torch.Tensor) -> Self:
+        """The secret of a detector lock: a patch without a code, (C, k, k) uint8."""
+        return replace(cls.of_blocks(None), patch=pixels.flatten())
+
     def __repr__(self) -> str:
         others = "".join(f", {key!r}" for key in (self.blocks, self.channels) if key is not None)
         return f"LockSecret({len(self.code)} bits, {len(self.means)} gates{others})"

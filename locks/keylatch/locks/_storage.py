@@ -16,9 +16,10 @@ from keylatch.errors import FormatError, LockError, OutputError
 from keylatch.locks._block_gate import BlockDescription, block_gate
 from keylatch.locks._capture import OutputLayout, as_plain_graph, without_torch_warnings
 from keylatch.locks._code_description import CodeLockDescription
+from keylatch.locks._detector_lock._description import DetectorLockDescription
 from keylatch.locks._input_spec import InputSpec
 from keylatch.locks._locked_module import LockedModule
-from keylatch.locks._report import BlockReport, ChannelReport, LayerReport, LockReport
+from keylatch.locks._report import BlockReport, ChannelReport, DetectorReport, LayerReport, LockReport
 
 _ENTRY = "keylatch.lock.json"
 _BATCH = 2
@@ -82,6 +83,8 @@ def load_locked(path: str | PathLike[str]) -> tuple[LockedModule, LockReport]:
         facts = lock["lock"]
         spec = InputSpec.from_json(facts["input"])
         description = CodeLockDescription.from_json(facts) if facts["method"] == "code" else None
+        detector = DetectorLockDescription.from_json(facts) if facts["method"] == "detector" else None
+        described = description or detector
         blocks = block_gate(BlockDescription.from_json(facts["blocks"]), spec, spec) if "blocks" in facts else None
         channels = tuple((layer["name"], int(layer["channels"])) for layer in facts.get("channels", ()))
         outputs = OutputLayout(tuple(lock["outputs"]["names"]), lock["outputs"]["kind"])
@@ -97,7 +100,8 @@ def load_locked(path: str | PathLike[str]) -> tuple[LockedModule, LockReport]:
         as_plain_graph(program),
         outputs,
         description=description,
-        gate=None if description is None else description.gate(spec),
+        detector=detector,
+        gate=None if described is None else described.gate(spec),
         blocks=blocks,
         channels=channels,
     )
@@ -105,15 +109,16 @@ def load_locked(path: str | PathLike[str]) -> tuple[LockedModule, LockReport]:
 
 
 def _report(data: dict[str, Any]) -> LockReport:
-    known = set(LockReport.__dataclass_fields__) - {"layers", "blocks", "channels"}
+    known = set(LockReport.__dataclass_fields__) - {"layers", "blocks", "channels", "detector"}
     fields = {name: value for name, value in data.items() if name in known}
-    blocks, channels = data.get("blocks"), data.get("channels")
+    blocks, channels, detector = data.get("blocks"), data.get("channels"), data.get("detector")
     return LockReport(
         layers=tuple(LayerReport(**layer) for layer in data["layers"]),
         blocks=None if blocks is None else BlockReport(**{**blocks, "steps": tuple(blocks["steps"])}),
         channels=None
         if channels is None
         else ChannelReport(tuple(channels["layers"]), tuple(channels["channels"]), channels["log2_key_space"]),
+        detector=None if detector is None else DetectorReport(**detector),
         **fields,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import typer
 
@@ -14,6 +14,7 @@ from keylatch.keys import Vault
 
 _CODE = "code"
 _STEPS = ("shf", "np", "ffx")
+_DETECTORS: dict[str, Literal["A", "B"]] = {"detector-a": "A", "detector-b": "B"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +24,12 @@ class Method:
     Attributes:
         code: Whether a code lock is made.
         steps: Of the block transform; () without one.
+        detector: ``A`` or ``B`` for a detector lock, which stands alone; "" without one.
     """
 
     code: bool
     steps: tuple[str, ...]
+    detector: Literal["", "A", "B"] = ""
 
     @classmethod
     def parse(cls, text: str) -> Method:
@@ -35,12 +38,15 @@ class Method:
         Raises:
             LockError: If a part is unknown.
         """
+        if text in _DETECTORS:
+            return cls(False, (), _DETECTORS[text])
         parts = text.split("+")
         unknown = [part for part in parts if part not in (_CODE, *_STEPS)]
         if unknown:
             raise LockError(
                 f"lock method {unknown[0]!r} is not available",
-                hint="use code, shf, np or ffx, or some of them joined by +, e.g. --method shf+np",
+                hint="use code, shf, np or ffx, or some of them joined by +, e.g. --method shf+np; "
+                "or detector-a or detector-b",
             )
         return cls(_CODE in parts, tuple(part for part in parts if part != _CODE))
 

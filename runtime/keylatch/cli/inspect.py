@@ -71,6 +71,9 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
     yield "outputs", "; ".join(f"{output['name']} {output['shape']}" for output in model["outputs"])
     if lock["method"] == "code":
         yield from _code_lines(lock, facts["false_positive"])
+    if lock["method"] == "detector":
+        patch = f"{lock['patch']['size']}x{lock['patch']['size']} patch {lock['patch']['corner']}"
+        yield "lock", f"detector, lock {lock['kind']}, {patch}"
     if "blocks" in lock:
         size = lock["blocks"]["block_size"]
         yield "blocks", f"{'+'.join(lock['blocks']['steps'])}, {size} x {size} pixels"

@@ -45,7 +45,10 @@ def lock(
     std: StdOption = "1",
     layout: LayoutOption = "NCHW",
     method: Annotated[
-        str, typer.Option("--method", help="code; shf, np, ffx (block transforms); or several, joined by +.")
+        str,
+        typer.Option(
+            "--method", help="code; shf, np, ffx (block transforms); or several, joined by +; detector-a, detector-b."
+        ),
     ] = "code",
     block_size: Annotated[int, typer.Option("--block-size", min=2, help="Side of a transform's blocks.")] = 4,
     absorb: Annotated[
@@ -89,7 +92,7 @@ def lock(
     resumed = checkpoint is not None and checkpoint.exists() and secret.exists()
     check_free(out, *([] if resumed else [secret]))
     from keylatch.cli._source import load_network
-    from keylatch.locks import block_lock, code_lock, save_locked
+    from keylatch.locks import block_lock, code_lock, detector_lock, save_locked
 
     spec = spec_from(image, mean, std, layout)
     seal = vault_seal(issuer, passphrase_file, new=not resumed)
@@ -110,6 +113,11 @@ def lock(
                 network, spec, patch_size=patch_size, code_bits=code_bits, corner=_corner(corner), layers=layer,
                 gates=gates, sealed_share=sealed, calibration=calibration_from(calibration), blocks=blocks,
                 absorb=absorb,
+            )  # fmt: skip
+        elif wanted.detector:
+            locked = detector_lock(
+                network, spec, kind=wanted.detector, patch_size=patch_size, corner=_corner(corner),
+                layer=_one(layer), calibration=calibration_from(calibration),
             )  # fmt: skip
         else:
             locked = block_lock(network, spec, blocks, absorb=absorb)
@@ -135,6 +143,12 @@ def _corner(corner: str) -> Any:
     return corner
 
 
+def _one(layers: list[str] | None) -> str | None:
+    if layers is not None and len(layers) > 1:
+        raise typer.BadParameter("a detector reads one layer; give --layer once")
+    return layers[0] if layers else None
+
+
 def _lines(facts: dict[str, Any], report: Any) -> list[tuple[str, object]]:
     return [
         ("locked network", facts["locked"]),
@@ -142,6 +156,7 @@ def _lines(facts: dict[str, Any], report: Any) -> list[tuple[str, object]]:
         ("time", f"{facts['seconds']} s"),
         *(_code_lines(report) if report.layers else []),
         *(_block_lines(report.blocks) if report.blocks is not None else []),
+        *(_detector_lines(report.detector) if report.detector is not None else []),
         ("unlocked error", f"{report.unlocked_error:.1e} of the output range"),
         ("locked difference", f"{report.locked_difference:.2f} of the output range"),
     ]
@@ -162,3 +177,14 @@ def _block_lines(blocks: Any) -> list[tuple[str, object]]:
     how = "absorbed by the stem: weak where the original weights are public" if blocks.absorbed else "trained"
     size = f"{blocks.block_size} x {blocks.block_size}"
     return [("blocks", f"{'+'.join(blocks.steps)}, {size}, 2^{blocks.log2_key_space:.0f} keys, {how}")]
+
+
+def _detector_lines(detector: Any) -> list[tuple[str, object]]:
+    margins = f"{detector.mean_margin:.1f} T on average, {detector.least_margin:.1f} T at least"
+    weakness = "subtracting the mean output" if detector.kind == "A" else "removing the gate"
+    return [
+        ("detector", f"lock {detector.kind}, reads {detector.fan_in} values in {detector.layer}"),
+        ("response to the patch", margins),
+        ("false positives", f"{detector.bound:.0e} of images at most, with 99 %; from {detector.calibration}"),
+        ("weakness", f"{weakness} undoes it without any key; prefer --method code"),
+    ]

@@ -150,9 +150,9 @@ def _would_do(wide: Sequence[DetectorSite]) -> str:
 def _site(module: fx.GraphModule, node: fx.Node) -> DetectorSite | None:
     weight = tensor_at(module, node.args[1])
     norm_node, activation = _followers(node)
-    if weight is None or activation is None or not _batch_first(module, node):
+    if weight is None or activation is None or not batch_first(module, node):
         return None
-    window = None if node.target is LINEAR else _window(node, weight)
+    window = None if node.target is LINEAR else window_of(node, weight)
     norm = None if norm_node is None else _norm_names(norm_node)
     bias = _name_at(node, 2)
     if (node.target is CONV2D and window is None) or (norm_node is not None and norm is None):
@@ -180,20 +180,23 @@ def _only_user(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
-def _batch_first(module: fx.GraphModule, node: fx.Node) -> bool:
+def batch_first(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a layer's input has the image batch as its first dimension and fixed sizes otherwise."""
     value, image = input_of(node).meta["val"], image_node(module.graph).meta["val"]
     free = not isinstance(value.shape[0], int) and str(value.shape[0]) == str(image.shape[0])
     return free and all(isinstance(size, int) for size in value.shape[1:])
 
 
-def _window(node: fx.Node, weight: torch.Tensor) -> Window | None:
-    # stride, padding, dilation, groups, of which the last ones may be left out
-    given: list[object] = [*node.args[3:7]]
-    given += [(1, 1), (0, 0), (1, 1), 1][len(given) :]
-    if given[3] != 1:
+def window_of(node: fx.Node, weight: torch.Tensor) -> Window | None:
+    """How a convolution moves; None for a grouped one."""
+    defaults: tuple[object, ...] = ((1, 1), (0, 0), (1, 1), 1)
+    given = node.args[3:7]
+    values: list[object] = [*given, *defaults[len(given) :]]
+    stride, padding, dilation, groups = values
+    if groups != 1:
         return None
     kernel = (int(weight.shape[2]), int(weight.shape[3]))
-    return Window(kernel, _pair(given[0]), _pair(given[1]), _pair(given[2]))
+    return Window(kernel, _pair(stride), _pair(padding), _pair(dilation))
 
 
 def _pair(value: object) -> tuple[int, int]:
