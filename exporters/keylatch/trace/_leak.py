@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from keylatch.audit.onnx_network import file_tensors
 from keylatch.errors import InputError
@@ -18,6 +19,10 @@ from keylatch.runtime import GRAPH_NAME
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
+# What NumPy, torch.load and safetensors raise for a file that is something else.
+_UNREADABLE = (
+    OSError, ValueError, EOFError, RuntimeError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile, SafetensorError,
+)  # fmt: skip
 _HINT = "give .onnx, a state dict as .pt, .pth or .safetensors, or arrays as .npz"
 
 
@@ -59,11 +64,7 @@ def _read(file: Path) -> Mapping[str, Any]:
 
             return dict(safetensors.torch.load_file(file))
         return dict(_flat("", torch.load(file, map_location="cpu", weights_only=True)))
-    except (OSError, ValueError, EOFError, RuntimeError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise InputError(f"the leaked model {file} cannot be read: {type(error).__name__}", hint=_HINT) from None
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":
-            raise
+    except _UNREADABLE as error:
         raise InputError(f"the leaked model {file} cannot be read: {type(error).__name__}", hint=_HINT) from None
 
 
