@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -178,3 +179,8 @@ def test_running_needs_neither_torch_nor_onnx(folder: Path) -> None:
     refused = subprocess.run([sys.executable, "-c", program, *lock], capture_output=True, text=True, check=False)
     assert refused.returncode == 1
     assert "pip install 'keylatch[export]'" in refused.stderr
+
+
+def test_the_version_is_that_of_the_distribution(command: Command) -> None:
+    outcome = command("--version")
+    assert (outcome.status, outcome.out) == (0, f"keylatch {version('keylatch')}\n")

@@ -211,6 +211,7 @@ def test_wrong_images_are_explained(folder: Path, command: Command, array: np.nd
         (*LOCK, "--layout", "CHWN"),
         (*ISSUE, "--not-before", "tomorrow"),
         ("bench", "net.latch", "--runs", "none"),
+        (*RUN, *CREDENTIALS, "--locked"),
     ],
 )
 def test_wrong_usage_exits_2(folder: Path, command: Command, arguments: tuple[str, ...]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from keylatch.cli import (
@@ -23,11 +26,27 @@ from keylatch.cli import (
 # Pretty tracebacks print local variables, and those may be secrets.
 app = typer.Typer(
     name="keylatch",
-    help="Lock a PyTorch vision model, ship it as ONNX, run it only with a license.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"keylatch {version('keylatch')}")
+        raise typer.Exit
+
+
+@app.callback()
+def keylatch(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Lock a PyTorch vision model, ship it as ONNX, run it only with a license."""
+
+
 app.command("demo")(demo.demo)
 app.command("lock")(lock.lock)
 app.command("export")(export.export)

@@ -28,6 +28,10 @@ def open_session(
     """Open a model with a license, or locked on purpose."""
     if counter is not None and state is None:
         raise typer.BadParameter("goes with the --state that it was made with", param_hint="--counter")
+    given = {"--license": license, "--key": key, "--trust": trust, "--revocations": revocations, "--state": state}
+    opening = [option for option, value in given.items() if value]
+    if locked and opening:
+        raise typer.BadParameter(f"runs the model without a license, and {opening[0]} is given", param_hint="--locked")
     from keylatch.runtime import InferenceSession
 
     options = session_options(threads)
