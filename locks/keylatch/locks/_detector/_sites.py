@@ -101,6 +101,20 @@ def find_detector_sites(module: fx.GraphModule) -> list[DetectorSite]:
     return found
 
 
+def heard_sites(module: fx.GraphModule, sites: Sequence[DetectorSite]) -> list[DetectorSite]:
+    """Those that the first output follows from: it is what a suspect's predictions are compared by.
+
+    In the head that finds a detector's boxes a stain changes no score.
+    """
+    output = next(node for node in module.graph.nodes if node.op == "output")
+    before, open_nodes = set[fx.Node](), [output.args[0][0]]
+    while open_nodes:
+        node = open_nodes.pop()
+        open_nodes += [source for source in node.all_input_nodes if source not in before]
+        before.update(node.all_input_nodes)
+    return [site for site in sites if site.activation in before]
+
+
 def choose_site(sites: Sequence[DetectorSite], names: Sequence[str] | None, rate: float, tries: int) -> DetectorSite:
     """The named layer in which a trigger needs the smallest share of the features' radius; of equal ones the middle.
 

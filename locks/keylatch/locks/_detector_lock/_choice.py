@@ -22,7 +22,7 @@ from keylatch.locks._gate_sites import input_of
 from keylatch.locks._randomness import SeededDraws
 
 WIDE = 500  # values that a detector should read (docs/locks.md): the more there are, the smaller a share of them is T
-_TRIED = 4  # layers
+_TRIED = 4  # wide layers, and as many others
 _STEPS = 40  # of a short climb
 _IMAGES = 16
 _LARGER = (1.5, 2.0, 3.0)  # patches that are tried for the message where one is too small
@@ -61,7 +61,7 @@ class _Reach:
 
 
 def choose(choosing: Choosing, name: str | None) -> CornerReader:
-    """The named layer's input; or the first wide one in which a short climb reaches its margin, or else the best.
+    """The named layer's input; or the first in which a short climb reaches its margin, wide ones first; or the best.
 
     The earlier a layer, the more of what arrives in its corner is the patch's alone. But what comes before it differs
     from network to network, so it is tried.
@@ -94,7 +94,7 @@ def would_do(choosing: Choosing) -> str:
             break
         gate = PasteGate(replace(choosing.gate.place, size=side), spec).to(choosing.images.device)
         larger = replace(choosing, gate=gate)
-        for corner in _worth_trying(larger.corners(), choosing.rate)[:2]:
+        for corner in _worth_trying(larger.corners(), choosing.rate, most=2):
             reach = _tried(larger, CornerReader(larger.module, corner))
             if reach.enough:
                 layer, margin = corner.site.name, f"{reach.mean:.2f} T in a short climb"
@@ -112,11 +112,12 @@ def _tried(choosing: Choosing, reader: CornerReader) -> _Reach:
     return _Reach(found.reach / threshold, found.is_enough(threshold))
 
 
-def _worth_trying(corners: Sequence[Corner], rate: float) -> list[Corner]:
-    """The first few wide ones, each input once; if they are fewer, then the first others that will do."""
+def _worth_trying(corners: Sequence[Corner], rate: float, most: int = _TRIED) -> list[Corner]:
+    """The first few wide ones, each input once; then the first few others that will do."""
     useful = _useful(corners, rate)
     distinct = list({input_of(corner.site.node): corner for corner in reversed(useful)}.values())[::-1]
-    return sorted(distinct, key=lambda corner: corner.values < WIDE)[:_TRIED]  # stable: otherwise in their order
+    wide = [corner for corner in distinct if corner.values >= WIDE]
+    return wide[:most] + [corner for corner in distinct if corner.values < WIDE][:most]
 
 
 def _useful(corners: Sequence[Corner], rate: float) -> list[Corner]:
