@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import fx
@@ -106,12 +107,11 @@ def heard_sites(module: fx.GraphModule, sites: Sequence[DetectorSite]) -> list[D
 
     In the head that finds a detector's boxes a stain changes no score.
     """
-    output = next(node for node in module.graph.nodes if node.op == "output")
-    before, open_nodes = set[fx.Node](), [output.args[0][0]]
-    while open_nodes:
-        node = open_nodes.pop()
-        open_nodes += [source for source in node.all_input_nodes if source not in before]
-        before.update(node.all_input_nodes)
+    output: Any = next(node for node in module.graph.nodes if node.op == "output")
+    before: set[fx.Node] = {output.args[0][0]}
+    for node in reversed(module.graph.nodes):
+        if node in before:
+            before.update(node.all_input_nodes)
     return [site for site in sites if site.activation in before]
 
 
