@@ -3,7 +3,8 @@
     python benchmarks/detector_locks.py --data DIR [--network deit_tiny] [--kind A]
 
 Calibrated on the first 100 images of the set that is not the validation set; the other 900 and all validation images
-are held out. Unlocked has to equal the original on images with the patch in their corner.
+are held out. Each lock is exported and licensed, and measured in onnxruntime: unlocked with the license, locked without
+one. Unlocked has to equal the original on images with the patch in their corner.
 """
 
 from __future__ import annotations
@@ -18,15 +19,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnxruntime
 import torch
 from torch import fx, nn
 
 from data_pack import NETWORKS, NetworkSpec, available, model_input
 from data_pack.images import LabelledImages, imagenet_sample
 from data_pack.networks import skipped
+from installing import custom, workplace
+from keylatch.exporters import export_plain
 from keylatch.locks import InputSpec, Locked, detector_lock
 from keylatch.locks._detector._bounds import hit_rate_bound
 from keylatch.locks._detector._features import graph_until
+from keylatch.runtime import InferenceSession
 from measuring import THREADS, print_rows, write_results
 
 NAMES = ("deit_tiny", "mobilenet_v2")
@@ -39,11 +44,11 @@ _HEADER = (
     "response, T", "bound (A)", "hits",
 )  # fmt: skip
 
-Outputs = Callable[[nn.Module], npt.NDArray[np.float32]]
+Array = npt.NDArray[np.float32]
 
 
-def measure(entry: NetworkSpec, kind: Any, data: Path) -> dict[str, Any]:
-    """Lock a network once, and measure it in each state."""
+def measure(entry: NetworkSpec, kind: Any, data: Path, work: Path) -> dict[str, Any]:
+    """Lock a network once, install it, and measure it in each state."""
     network, shown, sample = entry.load(data), entry.evaluation(data), imagenet_sample(data)
     spec = InputSpec(*entry.image_shape, entry.mean, entry.std)
     calibration = torch.from_numpy(model_input(sample.images[:CALIBRATION], entry.mean, entry.std))
@@ -51,13 +56,27 @@ def measure(entry: NetworkSpec, kind: Any, data: Path) -> dict[str, Any]:
     locked = detector_lock(network, spec, kind=kind, calibration=calibration)
     seconds = time.perf_counter() - start
     print(f"{entry.name}, lock {kind}: {seconds:.1f} s", file=sys.stderr, flush=True)
+    place = custom(work / f"{entry.name}-{kind}", entry.name, network, spec, locked)
+    original = onnxruntime.InferenceSession(str(place.plain), _options())
+    shut = InferenceSession.locked(place.model, _options())
 
-    def outputs(module: nn.Module) -> npt.NDArray[np.float32]:
-        return _in_batches(module, shown.images, entry)
+    def outputs(session: Any, images: npt.NDArray[np.uint8] = shown.images) -> Array:
+        return _in_batches(lambda part: session.run(None, {"image": part})[0], images, entry)
 
-    with locked.module.opened(locked.secret):
-        opened = outputs(locked.module)
-    shut = outputs(locked.module)
+    locked_outputs = outputs(shut)
+    # unlabeled, and none that the owner calibrated with
+    mean = outputs(shut, sample.images[CALIBRATION : CALIBRATION + RECENTERED]).mean(0)
+    accuracy = {
+        "original": _percent(outputs(original), shown),
+        "original_patched": _percent(outputs(original, _patched(locked, shown.images)), shown),
+        "unlocked": _percent(outputs(InferenceSession(place.model, _options(), **place.credentials)), shown),
+        "locked": _percent(locked_outputs, shown),
+        "recentered": _percent(locked_outputs - mean, shown),
+    }
+    if kind == "B":
+        path = export_plain(without_gate(locked), spec, work / f"{entry.name}-{kind}" / "without_gate")
+        removed = onnxruntime.InferenceSession(str(path), _options())
+        accuracy["gate_removed"] = _percent(outputs(removed), shown)
     report = locked.report.detector
     assert report is not None
     return {
@@ -65,14 +84,7 @@ def measure(entry: NetworkSpec, kind: Any, data: Path) -> dict[str, Any]:
         "kind": kind,
         "images": len(shown.labels),
         "lock_seconds": seconds,
-        "accuracy": {
-            "original": _percent(outputs(network), shown),
-            "original_patched": _percent(outputs(_Patched(network, locked)), shown),
-            "unlocked": _percent(opened, shown),
-            "locked": _percent(shut, shown),
-            "recentered": _percent(shut - _mean_output(locked.module, sample, entry), shown),
-            **({"gate_removed": _percent(outputs(without_gate(locked)), shown)} if kind == "B" else {}),
-        },
+        "accuracy": accuracy,
         "unlocked_error": locked.report.unlocked_error,
         "detector": {name: getattr(report, name) for name in report.__slots__},
         "held_out": {
@@ -82,40 +94,31 @@ def measure(entry: NetworkSpec, kind: Any, data: Path) -> dict[str, Any]:
     }
 
 
-def _mean_output(module: nn.Module, sample: LabelledImages, entry: NetworkSpec) -> npt.NDArray[np.float32]:
-    """Over unlabeled images that the owner did not calibrate with."""
-    unlabeled = sample.images[CALIBRATION : CALIBRATION + RECENTERED]
-    return np.asarray(_in_batches(module, unlabeled, entry).mean(0))
+def _options() -> Any:
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = torch.get_num_threads()
+    return settings
 
 
-def _in_batches(module: nn.Module, images: npt.NDArray[np.uint8], entry: NetworkSpec) -> npt.NDArray[np.float32]:
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(images), BATCH):
-            shown = model_input(images[start : start + BATCH], entry.mean, entry.std)
-            parts.append(module(torch.from_numpy(shown)).numpy())
+def _in_batches(predict: Callable[[Array], Array], images: npt.NDArray[np.uint8], entry: NetworkSpec) -> Array:
+    starts = range(0, len(images), BATCH)
+    parts = [predict(model_input(images[start : start + BATCH], entry.mean, entry.std)) for start in starts]
     return np.concatenate(parts)
 
 
-def _percent(outputs: npt.NDArray[np.float32], shown: LabelledImages) -> float:
+def _percent(outputs: Array, shown: LabelledImages) -> float:
     return 100 * float((outputs.argmax(1) == shown.labels).mean())
 
 
-class _Patched(nn.Module):
-    """A network that sees the secret patch in every image."""
-
-    def __init__(self, network: nn.Module, locked: Locked) -> None:
-        super().__init__()
-        gate = locked.module.gate
-        assert gate is not None
-        self.network, self.size = network, gate.place.size
-        self.row, self.column = gate.place.start(gate.spec)
-        self.value = gate.patch_value(locked.secret.patch)
-
-    def forward(self, image: torch.Tensor) -> Any:
-        pasted = image.clone()
-        pasted[:, :, self.row : self.row + self.size, self.column : self.column + self.size] = self.value
-        return self.network(pasted)
+def _patched(locked: Locked, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Images (N, H, W, C) with the secret patch in their corner."""
+    gate = locked.module.gate
+    assert gate is not None
+    size, (row, column) = gate.place.size, gate.place.start(gate.spec)
+    pasted = images.copy()
+    patch = locked.secret.patch.reshape(-1, size, size).permute(1, 2, 0).numpy()
+    pasted[:, row : row + size, column : column + size] = patch
+    return pasted
 
 
 def without_gate(locked: Locked) -> nn.Module:
@@ -152,7 +155,13 @@ def _held_out(locked: Locked, images: npt.NDArray[np.uint8], entry: NetworkSpec)
     body = locked.module.body
     columns = body.state_dict().get("excite_weight_0")
     row = 0 if columns is None else int(columns.abs().sum(0).argmax())
-    answers = _in_batches(graph_until(body, _clamp(body)), images, entry)
+    detector = graph_until(body, _clamp(body))
+
+    def answered(part: Array) -> Array:
+        with torch.inference_mode():
+            return np.asarray(detector(torch.from_numpy(part)))
+
+    answers = _in_batches(answered, images, entry)
     hits = int((answers[:, row] > 0).sum())
     return {"images": len(images), "hits": hits, "hits_bound": hit_rate_bound(hits, len(images))}
 
@@ -189,7 +198,8 @@ def main() -> None:
     for name in there:
         results = []
         for kind in arguments.kind or KINDS:
-            results.append(measure(NETWORKS[name], kind, arguments.data))
+            with workplace(None) as work:
+                results.append(measure(NETWORKS[name], kind, arguments.data, work))
             write_results(f"detector_locks_{name}", {"threads": torch.get_num_threads(), "results": results})
         every += results
     print_rows(_HEADER, [_cells(result) for result in every])
