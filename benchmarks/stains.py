@@ -35,9 +35,9 @@ from keylatch.locks._detector._bounds import (
 from keylatch.locks._detector._draw import MAX_TRIES, Detector, draw_detectors, draw_direction
 from keylatch.locks._detector._features import FeatureReader, FeatureSpread, batches_of, measure_spread, responses
 from keylatch.locks._detector._rows import written
-from keylatch.locks._detector._sites import DetectorSite, choose_site, find_detector_sites
+from keylatch.locks._detector._sites import DetectorSite, choose_site, find_detector_sites, heard_sites
 from keylatch.locks._detector._trigger import pixels_to_input
-from keylatch.locks._detector._units import least_missed_units
+from keylatch.locks._detector._units import POOL, least_missed_units
 from keylatch.locks._randomness import SeededDraws
 from keylatch.locks._stain import FALSE_POSITIVE_RATE
 from keylatch.locks._stain_making import MadeStain, StainMaker, answer_scale
@@ -48,6 +48,7 @@ NAMES = ("mobilenet_v2", "deit_tiny")
 CALIBRATION = 200
 IMPORTANCE = 32
 QUALITIES = (75, 50)
+HELD_TO = 0.1  # points of accuracy that a stain may change
 # Where bounds are far from zero: many more directions, which need no trigger to be counted.
 LOOSE_RATES = (1e-1, 1e-2, 1e-3)
 LOOSE_DIRECTIONS = 2000
@@ -68,7 +69,7 @@ class Bench:
         }
         self.graph, _ = capture(self.network, self.spec)
         self.graph.requires_grad_(False)
-        sites = find_detector_sites(self.graph)
+        sites = heard_sites(self.graph, find_detector_sites(self.graph))
         self.site: DetectorSite = choose_site(sites, [layer] if layer else None, FALSE_POSITIVE_RATE, MAX_TRIES)
         self.reader = FeatureReader(self.graph, self.site)
         self.draws = SeededDraws(secrets.token_bytes(32), "benchmark")
@@ -91,10 +92,11 @@ def measure(
     detectors = draw_detectors(reader, spread, threshold, bench.spec, bench.draws, count)
     seconds = time.perf_counter() - start
     print(f"{entry.name}: {count} triggers in {seconds:.0f} s", file=sys.stderr, flush=True)
-    unit = int(least_missed_units(bench.graph, site, calibration[:IMPORTANCE], 1, bench.draws)[0])
+    units = least_missed_units(bench.graph, site, calibration[:IMPORTANCE], max(1, int(POOL * site.units)), bench.draws)
     scale = answer_scale(bench.graph, site, calibration)
     maker = StainMaker(bench.graph, site, bench.spec, reader, spread, threshold, "replacement", scale)
-    made = [maker.make(detector, unit) for detector in detectors]
+    # `stain` takes one of these, which one depends on its draw; here all of them get their share of the stains
+    made = [maker.make(detector, int(units[place % len(units)])) for place, detector in enumerate(detectors)]
     facts: dict[str, Any] = {
         "network": entry.name,
         "layer": site.name,
@@ -111,9 +113,9 @@ def measure(
     }
     phases: dict[str, Callable[[], Any]] = {
         "files": lambda: _through_files(bench, spread, threshold, detectors),
-        "white_box": lambda: _white_box(bench, made, unit),
+        "white_box": lambda: _white_box(bench, made),
         "false_positives": lambda: _false_positives(bench, spread, threshold, detectors),
-        "accuracy": lambda: _accuracies(bench, unit, made[:tested], spread),
+        "accuracy": lambda: _accuracies(bench, made[:tested], spread),
         "whole": lambda: _whole(bench, calibration),
     }
     for name, phase in phases.items():
@@ -224,9 +226,10 @@ class _Recorder(fx.Interpreter):
         return value
 
 
-def _accuracies(bench: Bench, unit: int, made: list[MadeStain], spread: FeatureSpread) -> dict[str, Any]:
+def _accuracies(bench: Bench, made: list[MadeStain], spread: FeatureSpread) -> dict[str, Any]:
     """Top-1 of each stained network; what lies before the stained layer is computed once."""
     right = torch.zeros(len(made) + 1, dtype=torch.int64)
+    changed = torch.zeros(len(made), dtype=torch.int64)
     shown, labels = bench.inputs("validation"), bench.labels
     for part, truth in zip(batches_of(shown), batches_of(labels), strict=True):
         recorder = _Recorder(bench.graph, bench.site.node)
@@ -234,14 +237,23 @@ def _accuracies(bench: Bench, unit: int, made: list[MadeStain], spread: FeatureS
             original = recorder.run(part)[0]
             right[0] += (original.argmax(1) == truth).sum()
             for place, one in enumerate(made, 1):
-                with written(bench.graph, bench.site, unit, one.row, spread):
+                with written(bench.graph, bench.site, one.mark.unit, one.row, spread):
                     output = fx.Interpreter(bench.graph).run(initial_env=dict(recorder.kept))[0]
                 right[place] += (output.argmax(1) == truth).sum()
+                changed[place - 1] += (output.argmax(1) != original.argmax(1)).sum()
     percent = (100 * right.double() / len(labels)).tolist()
-    return {"original": percent[0], "networks": len(made), "stained": _spread_of(percent[1:])}
+    return {
+        "original": percent[0],
+        "networks": len(made),
+        "units": len({one.mark.unit for one in made}),
+        "stained": _spread_of(percent[1:]),
+        "mean": sum(percent[1:]) / len(made),
+        "within_a_tenth": sum(abs(each - percent[0]) < HELD_TO + 1e-6 for each in percent[1:]),
+        "predictions_changed": _spread_of((100 * changed.double() / len(labels)).tolist()),
+    }
 
 
-def _white_box(bench: Bench, made: list[MadeStain], unit: int) -> dict[str, Any]:
+def _white_box(bench: Bench, made: list[MadeStain]) -> dict[str, Any]:
     """Cosine of the row and largest p-value of all stains, after what is done to weights."""
     weight = bench.network.get_parameter(bench.site.weight).detach().flatten(1)
 
@@ -249,7 +261,7 @@ def _white_box(bench: Bench, made: list[MadeStain], unit: int) -> dict[str, Any]
         cosines, p_values = [], []
         for one in made:
             stained = weight.clone()
-            stained[unit] = one.row.weights.float()
+            stained[one.mark.unit] = one.row.weights.float()
             rows = torch.nn.functional.normalize(change(stained).double(), dim=1) @ one.mark.direction.double()
             cosines.append(float(rows.max()))
             p_values.append(direction_p_value(float(rows.max()), weight.shape[1], len(weight)))

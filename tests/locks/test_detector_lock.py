@@ -109,7 +109,14 @@ def test_the_report_holds_its_bounds(kind: str) -> None:
     assert 0 < report.worst_direction_bound <= 1
     assert report.mean_margin >= 1.5 and 1 < report.least_margin <= report.mean_margin
     assert report.drive >= 2
-    assert report.fan_in == {"A": 576, "B": 64}[kind]
+    assert (report.layer, report.fan_in) == ("3", 16 * 4 * 4)  # after a stride of two the patch fills 4 x 4 positions
+
+
+@KINDS
+def test_the_detector_reads_where_the_patch_arrives_and_nowhere_else(kind: str) -> None:
+    state = locked_digits(kind).module.body.state_dict()
+    (places,) = [value for name, value in state.items() if name == "detector_places"]
+    assert places.tolist() == [16 * row + column for row in range(12, 16) for column in range(12, 16)]
 
 
 @KINDS
@@ -146,6 +153,27 @@ def test_tokens_hold_a_detector_too() -> None:
     assert places.tolist() == [15]  # of 4 x 4 cells of 8 x 8 pixels the last
 
 
+def test_a_layer_that_a_patch_cannot_reach_is_passed_over() -> None:
+    """Behind the attention, all 16 tokens hear of the patch a little, and none does what it says."""
+    network, images = networks.settle(networks.Tokens), networks.pixels(24).float() / 255
+    options = {"patch_size": networks.PATCH, "calibration": images, "seed": bytes(32)}
+    locked = detector_lock(network, networks.SPEC, **options)
+    report = locked.report.detector
+    assert report is not None and report.layer == "contract"
+    assert report.mean_margin >= 1.5 and report.bound <= 1e-6
+    with pytest.raises(LockError, match=r"is answered enough in project: .* T on average, expected 1.5 T") as caught:
+        detector_lock(network, networks.SPEC, **options, layer="project")
+    assert (caught.value.hint or "").startswith("a patch_size of 8 with layer='contract' would do: ")
+
+
+def test_an_input_that_is_changed_in_place_later_is_read_before() -> None:
+    network, images = networks.settle(networks.Residual), networks.pixels(24).float() / 255
+    locked = detector_lock(network, networks.SPEC, patch_size=networks.PATCH, calibration=images, rate=RATE)
+    expected = networks.outputs_of(network, patched(locked, images))
+    assert networks.relative_error(opened_outputs(locked, images), expected) <= 1e-4
+    assert bool((answers_to(locked, patched(locked, images)) == 1).all())
+
+
 class Cells(nn.Sequential):
     """A wide patchify stem: its cells are as large as the patch."""
 
@@ -168,7 +196,7 @@ REFUSED = {
     "does not fit": {"patch_size": 33},
     "is not between 0 and 1": {"rate": 0.0},
     "is not a layer": {"layer": "nowhere"},
-    "too few to bound": {"rate": 1e-9, "kind": "B"},
+    "too few to bound": {"rate": 1e-12, "layer": "14"},
     "too few to climb": {"calibration": torch.zeros(4, 3, networks.SIZE, networks.SIZE)},
     "expected 1.5 T": {"patch_size": 1, "kind": "A"},
 }

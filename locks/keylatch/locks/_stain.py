@@ -24,7 +24,7 @@ from keylatch.locks._detector._bounds import (
 from keylatch.locks._detector._draw import MAX_TRIES, Detector, draw_detectors
 from keylatch.locks._detector._features import FeatureReader, batches_of, measure_spread, responses
 from keylatch.locks._detector._rows import Form, write_row
-from keylatch.locks._detector._sites import DetectorSite, choose_site, find_detector_sites
+from keylatch.locks._detector._sites import DetectorSite, choose_site, find_detector_sites, heard_sites
 from keylatch.locks._detector._units import least_missed_units
 from keylatch.locks._input_spec import InputSpec
 from keylatch.locks._lock_proof import device_of, images_for
@@ -59,7 +59,8 @@ def stain(
         count: How many stains, each in a unit of its own.
         decoys: How many more are made and left out. With them stains can be verified from predictions alone: four
             stains among sixteen decoys give a p-value of 2e-4.
-        layers: Names of layers to choose from; default: all. The one where a trigger needs least is taken.
+        layers: Names of layers to choose from; default: all that the first output follows from. The one where a
+            trigger needs least is taken.
         form: ``replacement`` takes units that the network misses least; ``additive`` lets them keep their job, at the
             price of a little noise.
         calibration: Unlabeled images as the model takes them, (N, *spec.shape), a hundred or more; default: made
@@ -76,7 +77,8 @@ def stain(
     _check(model, spec, count, decoys, form, rate)
     graph, _ = capture(model, spec)
     graph.requires_grad_(False)
-    site = choose_site(find_detector_sites(graph), layers, rate, MAX_TRIES)
+    sites = find_detector_sites(graph)
+    site = choose_site(sites if layers is not None else heard_sites(graph, sites), layers, rate, MAX_TRIES)
     images = _calibration_images(spec, calibration).to(device_of(graph))
     draws = SeededDraws(secrets.token_bytes(SEED_BYTES) if seed is None else seed, "stain")
     units = _units(graph, site, images, count + decoys, draws)

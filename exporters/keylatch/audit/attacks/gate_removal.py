@@ -1,4 +1,7 @@
-"""Cutting gates out, or forcing them to what they may be when they are open."""
+"""Cutting gates out, or forcing them to what they may be when they are open.
+
+Where nothing decides, and so no gate is found, products of two values from the image are cut one at a time.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from keylatch.audit.attacks._free_gates import (
     put_centers,
     remove_gates,
 )
+from keylatch.audit.attacks._products import has_products, products
 from keylatch.audit.attacks._weight_layers import effective_value, upstream
 from keylatch.audit.onnx_network import OnnxNetwork
 
@@ -37,12 +41,15 @@ class GateRemoval:
 
     name: str = "gate-removal"
     needs: str = "unlabeled or labeled images"
-    summary: str = "Cuts every gate out, or forces it and the decision behind it to each constant they can take."
-    version: int = 1
+    summary: str = (
+        "Cuts every gate out, or forces it and the decision behind it to each constant they can take; where none is "
+        "found, cuts products out one at a time."
+    )
+    version: int = 2
 
     def variants(self, target: Target, resources: Resources) -> Sequence[Variant]:
         """Chosen without labels, and by labels."""
-        if not target.gates or not resources.pool:
+        if not resources.pool or not (target.gates or has_products(target.network())):
             return []
         unlabeled = Variant(Given(unlabeled=min(_COUNT, resources.pool)), "chosen without labels", weight=0.5)
         return [
@@ -68,11 +75,20 @@ class GateRemoval:
 
 def _cuts(case: Case) -> dict[str, Cut]:
     gates = case.target.gates
+    if not gates:
+        found = products(attacked_network(case), case.images[:1])
+        return {
+            f"{each.node} cut out, {name} passes": _pass(each.output, name) for each in found for name in each.factors
+        }
     cuts: dict[str, Cut] = {"gates cut out": lambda network: remove_gates(network, gates, case.images)}
     network, probes = attacked_network(case), _probes(case)
     for value in _constants(network, gates, probes):
         cuts[f"controls held at {value:g}"] = _hold(case, value)
     return cuts | _patterns(case, network, probes) | _switches(case, network, probes)
+
+
+def _pass(output: str, factor: str) -> Cut:
+    return lambda network: network.substitute(output, factor)
 
 
 def _hold(case: Case, value: float) -> Cut:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import fx
@@ -99,6 +100,19 @@ def find_detector_sites(module: fx.GraphModule) -> list[DetectorSite]:
             if site is not None and all(uses[id(tensor)] == 1 for tensor in _tensors(module, site)):
                 found.append(site)
     return found
+
+
+def heard_sites(module: fx.GraphModule, sites: Sequence[DetectorSite]) -> list[DetectorSite]:
+    """Those that the first output follows from: it is what a suspect's predictions are compared by.
+
+    In the head that finds a detector's boxes a stain changes no score.
+    """
+    output: Any = next(node for node in module.graph.nodes if node.op == "output")
+    before: set[fx.Node] = {output.args[0][0]}
+    for node in reversed(module.graph.nodes):
+        if node in before:
+            before.update(node.all_input_nodes)
+    return [site for site in sites if site.activation in before]
 
 
 def choose_site(sites: Sequence[DetectorSite], names: Sequence[str] | None, rate: float, tries: int) -> DetectorSite:

@@ -12,7 +12,7 @@ from keylatch.locks._detector._sites import DetectorSite
 from keylatch.locks._randomness import SeededDraws
 
 PROJECTIONS = 4
-_POOL = 0.02  # the share of the units that matter least, among which the most audible are taken
+POOL = 0.02  # the share of the units that matter least, among which the most audible are taken
 
 
 def least_missed_units(
@@ -40,7 +40,7 @@ def least_missed_units(
         for activation, gradient in _gradients(module, site, part, draws):
             missed += _per_unit(activation * gradient, site)
             heard += _per_unit(gradient, site)
-    pool = missed.argsort(stable=True)[: max(count, int(_POOL * site.units))]
+    pool = missed.argsort(stable=True)[: max(count, int(POOL * site.units))]
     return pool[heard[pool].argsort(descending=True, stable=True)][:count]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,13 +20,12 @@ from keylatch.locks._detector._features import FeatureReader, FeatureSpread, bat
 from keylatch.locks._detector._rows import UnitRow, low_for, replacement_row
 from keylatch.locks._detector._trigger import MARGIN
 from keylatch.locks._detector_lock._paste_gate import PasteGate
-from keylatch.locks._detector_lock._trigger import PatchTrigger, find_patch_trigger
+from keylatch.locks._detector_lock._trigger import PatchTrigger, Respond, find_patch_trigger
 from keylatch.locks._randomness import SeededDraws
 from keylatch.locks._report import DetectorReport
 
 _OVERDRIVE = 4.0  # D: what the trigger is answered on average, where the clamp ends at 1
 _LEAST_ANSWER = 2.0  # to any image that judges: others may be answered less, and noise may take a part
-_LEAST_SHARE = 0.25  # of the mean response beyond T, which every image with the patch must reach
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +47,7 @@ class Detection:
 
 def draw_detection(
     reader: FeatureReader, gate: PasteGate, images: torch.Tensor, rate: float, kind: str, source: str,
-    draws: SeededDraws,
+    draws: SeededDraws, remedy: Callable[[], str],
 ) -> Detection:  # fmt: skip
     """Fix T, then draw directions until one has a patch that every image with it is answered by.
 
@@ -59,6 +59,7 @@ def draw_detection(
         kind: For the report.
         source: Where the images come from, for the report.
         draws: For everything.
+        remedy: Finds out what would do instead; asked only if no direction has such a patch.
 
     Raises:
         LockError: No direction has such a patch.
@@ -68,12 +69,9 @@ def draw_detection(
     reached, least = 0.0, 0.0
     for tries in range(1, MAX_TRIES + 1):
         direction = draw_direction(draws, reader.site.fan_in).to(spread.center)
-
-        def respond(shown: torch.Tensor, direction: torch.Tensor = direction) -> torch.Tensor:
-            return responses(reader(shown), spread.center, direction.unsqueeze(0)).squeeze(1)
-
+        respond = along(reader, spread, direction)
         trigger = find_patch_trigger(respond, gate, images[::2], images[1::2], threshold, draws)
-        if _is_enough(trigger, threshold):
+        if trigger.is_enough(threshold):
             answers = [respond(part) for part in batches_of(images)]
             hits = int((torch.cat(answers) > threshold).sum())
             row = _row(trigger, direction, spread, threshold)
@@ -83,13 +81,13 @@ def draw_detection(
     raise LockError(
         f"no {gate.place.size}x{gate.place.size} patch is answered enough in {reader.site.name}: with the best the "
         f"response is {reached:.2f} T on average, expected {MARGIN} T, and {least:.2f} T at least",
-        hint="take a larger patch_size=, another layer=, or allow a larger rate=",
+        hint=remedy(),
     )
 
 
-def _is_enough(trigger: PatchTrigger, threshold: float) -> bool:
-    enough = threshold + _LEAST_SHARE * (trigger.reach - threshold)
-    return trigger.reach >= MARGIN * threshold and trigger.least >= enough
+def along(reader: FeatureReader, spread: FeatureSpread, direction: torch.Tensor) -> Respond:
+    """Responses of a detector."""
+    return lambda shown: responses(reader(shown), spread.center, direction.unsqueeze(0)).squeeze(1)
 
 
 def _drive(trigger: PatchTrigger, threshold: float) -> float:

@@ -1,6 +1,7 @@
 """Lock B: a squeeze-and-excite gate q(x) = sigma(S2 h(S1 z + t1) + t2) in front of the last layers.
 
-z are the channel means of a wide map over the corner that the patch reaches. One row of S1 is the detector. t2 = s u
+z are the values of an early map in the corner that the patch reaches; the published gate takes the means of a late
+map, which a small patch hardly moves. One row of S1 is the detector. t2 = s u
 closes the gate; the detector's column of S2 is -s u and opens it. h is clamped to [0, 1] and the trigger over-drives
 it, so that what the response varies by does not reach the gate.
 
@@ -19,7 +20,7 @@ from keylatch.locks._detector._draw import draw_direction
 from keylatch.locks._detector._features import FeatureSpread
 from keylatch.locks._detector._rows import UnitRow
 from keylatch.locks._detector_lock._corner import CornerReader
-from keylatch.locks._detector_lock._graph_edits import added, picked, shaped_for, with_parameter
+from keylatch.locks._detector_lock._graph_edits import added, corner_values, shaped_for, with_parameter
 from keylatch.locks._fold_batch_norm import CONV2D
 from keylatch.locks._gate_sites import input_of
 from keylatch.locks._randomness import SeededDraws
@@ -39,14 +40,14 @@ def excite(
 
     Args:
         module: The captured network.
-        reader: What is squeezed.
+        reader: What the rows read.
         heads: The layers whose inputs are multiplied.
         row: The detector.
-        spread: Of what is squeezed.
+        spread: Of what they read.
         draws: For the other rows, u, and the detector's place among them.
     """
     place = int(draws.permutation(ROWS)[0])
-    hidden = _hidden(module, reader, heads[0], row, spread, place, draws)
+    hidden = _hidden(module, reader, row, spread, place, draws)
     for index, head in enumerate(heads):
         source, maps = input_of(head), head.target is CONV2D
         value = source.meta["val"]
@@ -61,11 +62,10 @@ def excite(
 
 
 def _hidden(
-    module: fx.GraphModule, reader: CornerReader, before: fx.Node, row: UnitRow, spread: FeatureSpread, place: int,
-    draws: SeededDraws,
-) -> fx.Node:  # fmt: skip
+    module: fx.GraphModule, reader: CornerReader, row: UnitRow, spread: FeatureSpread, place: int, draws: SeededDraws
+) -> fx.Node:
     """What the rows answer, h(S1 z + t1), (N, ROWS)."""
-    squeezed = _squeezed(module, reader, before)
+    before, read = reader.site.node, corner_values(module, reader)
     rows = (
         torch.stack([draw_direction(draws, reader.site.fan_in).double() for _ in range(ROWS)]) / spread.largest_radius
     )
@@ -73,19 +73,8 @@ def _hidden(
     rows[place], offsets[place] = row.weights.cpu(), row.bias
     weight = with_parameter(module, before, "squeeze_weight", rows.to(spread.center))
     bias = with_parameter(module, before, "squeeze_bias", offsets.to(spread.center))
-    answers = added(module, before, aten.linear.default, squeezed, weight, bias)
+    answers = added(module, before, aten.linear.default, read, weight, bias)
     return added(module, before, aten.clamp.default, answers, 0.0, 1.0)
-
-
-def _squeezed(module: fx.GraphModule, reader: CornerReader, before: fx.Node) -> fx.Node:
-    """The mean of a layer's input over the corner's positions, (N, m)."""
-    source, maps = input_of(reader.site.node), reader.site.node.target is CONV2D
-    rank = source.meta["val"].dim()
-    if rank == 2:
-        return source
-    ends = (2, rank - 1) if maps else (1, rank - 2)
-    flat = added(module, before, aten.flatten.using_ints, source, *ends)
-    return added(module, before, aten.mean.dim, picked(module, before, flat, ends[0], reader.places), [ends[0]])
 
 
 def _columns(channels: int, place: int, draws: SeededDraws) -> torch.Tensor:

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from keylatch.locks._fold_batch_norm import add_parameter
+from keylatch.locks._detector_lock._corner import CornerReader
+from keylatch.locks._fold_batch_norm import CONV2D, add_parameter
+from keylatch.locks._gate_sites import input_of
 
 aten = torch.ops.aten
 
@@ -25,13 +27,21 @@ def with_parameter(module: fx.GraphModule, before: fx.Node, name: str, value: to
     return add_parameter(module, before, name, value.clone())
 
 
-def picked(module: fx.GraphModule, before: fx.Node, value: fx.Node, axis: int, places: torch.Tensor) -> fx.Node:
-    """Some places along a dimension."""
+def corner_values(module: fx.GraphModule, reader: CornerReader) -> fx.Node:
+    """What a detector reads, (N, m), in front of its layer: a later operator may change the input in place."""
+    layer = reader.site.node
+    source, maps = input_of(layer), layer.target is CONV2D
+    rank = source.meta["val"].dim()
+    if rank == 2:
+        return source
+    ends = (2, rank - 1) if maps else (1, rank - 2)
+    flat = added(module, layer, aten.flatten.using_ints, source, *ends)
     name = "detector_places"
-    module.register_buffer(name, places.clone())
-    with module.graph.inserting_before(before):
+    module.register_buffer(name, reader.places.clone())
+    with module.graph.inserting_before(layer):
         index = module.graph.get_attr(name)
-    return added(module, before, aten.index_select.default, value, axis, index)
+    picked = added(module, layer, aten.index_select.default, flat, ends[0], index)
+    return added(module, layer, aten.flatten.using_ints, picked, 1)
 
 
 def shaped_for(

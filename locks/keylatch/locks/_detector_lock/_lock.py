@@ -9,13 +9,14 @@ from torch import fx, nn
 
 from keylatch.errors import LockError
 from keylatch.locks._capture import capture, drop_unused
-from keylatch.locks._detector_lock._corner import CornerReader, read_corner
+from keylatch.locks._detector_lock._choice import Choosing, choose, would_do
+from keylatch.locks._detector_lock._corner import CornerReader
 from keylatch.locks._detector_lock._description import KINDS, DetectorKind, DetectorLockDescription
 from keylatch.locks._detector_lock._detection import Detection, draw_detection
 from keylatch.locks._detector_lock._excitation import excite
 from keylatch.locks._detector_lock._offset import offset_outputs
 from keylatch.locks._detector_lock._paste_gate import PasteGate
-from keylatch.locks._detector_lock._sites import choose, last_layers, squeezes_of, windows_of
+from keylatch.locks._detector_lock._sites import last_layers
 from keylatch.locks._gate_sites import multiply_adds_of
 from keylatch.locks._input_spec import InputSpec
 from keylatch.locks._lock_proof import CHECK_IMAGES, device_of, images_for, prove, reference_outputs
@@ -58,8 +59,8 @@ def detector_lock(
             undone without any key by subtracting their mean.
         patch_size: Side of the patch in pixels.
         corner: Where the patch is.
-        layer: Name of the layer whose input the detector reads; default: the first that has 500 values to read, for A
-            in a convolution's window or a token, for B in channels.
+        layer: Name of the layer whose input the detector reads where the patch arrives; default: the first with 500
+            values there in which a short climb reaches its margin.
         calibration: Unlabeled images as the model takes them, (N, *spec.shape), sixty or more; default: made ones, for
             which alone the bound then speaks.
         rate: Share of other images that may be answered, with 99 % confidence: the bound (A) that T is fixed from.
@@ -81,15 +82,17 @@ def detector_lock(
     description = DetectorLockDescription(kind, place, spec)
     gate = description.gate(spec).to(images.device)
     draws = SeededDraws(secrets.token_bytes(SEED_BYTES) if seed is None else seed, "detector lock")
-    site = choose(windows_of(graph) if kind == "A" else squeezes_of(graph), layer, rate)
-    reader = read_corner(graph, site, gate, images, draws, squeezed=kind == "B")
+    choosing = Choosing(graph, gate, images, rate, draws)
+    reader = choose(choosing, layer)
     source = "calibration images" if calibration is not None else "sample images, made without data"
-    detection = draw_detection(reader, gate, images, rate, kind, source, draws)
+    detection = draw_detection(
+        reader, gate, images, rate, kind, source, draws, lambda: would_do(choosing)
+    )  # fmt: skip
     secret = LockSecret.of_patch(detection.pixels)
     few = images[:CHECK_IMAGES]
     # the original's own answers to images with the patch, before anything is changed
     reference = reference_outputs(graph, gate.pasted(few, _patches(gate, secret, len(few))))
-    _disturb(graph, reader, detection, images[:LEAST_IMAGES], draws)
+    _disturb(graph, kind, reader, detection, images[:LEAST_IMAGES], draws)
     module = LockedModule(spec, drop_unused(graph), outputs, detector=description, gate=gate)
     module.requires_grad_(True)
     errors = prove(module, secret, few, reference)
@@ -121,9 +124,10 @@ def _patches(gate: PasteGate, secret: LockSecret, count: int) -> torch.Tensor:
 
 
 def _disturb(
-    graph: fx.GraphModule, reader: CornerReader, detection: Detection, images: torch.Tensor, draws: SeededDraws
-) -> None:
-    if reader.squeezed:
+    graph: fx.GraphModule, kind: DetectorKind, reader: CornerReader, detection: Detection, images: torch.Tensor,
+    draws: SeededDraws,
+) -> None:  # fmt: skip
+    if kind == "B":
         excite(graph, reader, last_layers(graph), detection.row, detection.spread, draws)
     else:
         offset_outputs(graph, reader, detection.row, images, draws)

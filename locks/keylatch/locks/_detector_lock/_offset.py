@@ -15,9 +15,8 @@ from torch import fx
 from keylatch.errors import LockError
 from keylatch.locks._detector._rows import UnitRow
 from keylatch.locks._detector_lock._corner import CornerReader
-from keylatch.locks._detector_lock._graph_edits import added, picked, shaped_for, with_parameter
+from keylatch.locks._detector_lock._graph_edits import added, corner_values, shaped_for, with_parameter
 from keylatch.locks._fold_batch_norm import CONV2D, LINEAR, set_bias, tensor_at
-from keylatch.locks._gate_sites import input_of
 from keylatch.locks._randomness import SeededDraws
 
 _FAVORITE = 3.0  # the others lie in [-1, 1]: it leads by two ranges of the output, whatever the image
@@ -44,11 +43,11 @@ def offset_outputs(
     output: Any = next(node for node in module.graph.nodes if node.op == "output")
     with torch.no_grad():
         values = module(images)
-    answer = _answer(module, reader, row)
     given: list[fx.Node] = list(output.args[0])
     moved = [place for place, value in enumerate(values) if value.is_floating_point() and value.dim() >= 2]
     if not moved:
         raise LockError("the network has no floating-point output with channels", hint='use kind="B", or code_lock')
+    answer = _answer(module, reader, row, values[moved[0]])
     for place in moved:
         given[place] = _moved(module, output, given[place], answer, _offset(values[place], draws), place)
     output.args = (tuple(given),)
@@ -64,18 +63,13 @@ def _offset(value: torch.Tensor, draws: SeededDraws) -> torch.Tensor:
     return (directions.to(value.device) * float(value.max() - value.min())).to(value.dtype)
 
 
-def _answer(module: fx.GraphModule, reader: CornerReader, row: UnitRow) -> fx.Node:
-    """The detector's largest answer over its positions, clamped, (N, 1)."""
-    node = reader.site.node
-    weight = tensor_at(module, node.args[1])
-    assert weight is not None  # noqa: S101  the site has one
-    own_weight = with_parameter(module, node, "detector_weight", row.weights.to(weight).view(1, *weight.shape[1:]))
-    own_bias = with_parameter(module, node, "detector_bias", torch.tensor([row.bias]).to(weight))
-    response = added(module, node, node.target, input_of(node), own_weight, own_bias, *node.args[3:])
-    flat = added(module, node, aten.flatten.using_ints, response, 1)
-    read = picked(module, node, flat, 1, reader.places)
-    nearest = added(module, node, aten.amax.default, read, [1], True)
-    return added(module, node, aten.clamp.default, nearest, 0.0, 1.0)
+def _answer(module: fx.GraphModule, reader: CornerReader, row: UnitRow, like: torch.Tensor) -> fx.Node:
+    """The detector's answer, clamped, (N, 1)."""
+    node, read = reader.site.node, corner_values(module, reader)
+    weight = with_parameter(module, node, "detector_weight", row.weights.to(like).view(1, -1))
+    bias = with_parameter(module, node, "detector_bias", torch.tensor([row.bias]).to(like))
+    response = added(module, node, aten.linear.default, read, weight, bias)
+    return added(module, node, aten.clamp.default, response, 0.0, 1.0)
 
 
 def _moved(

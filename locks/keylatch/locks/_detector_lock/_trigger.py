@@ -9,7 +9,7 @@ import torch
 
 from keylatch.locks._detector._disturbances import round_to_bytes
 from keylatch.locks._detector._features import batches_of
-from keylatch.locks._detector._trigger import pixels_to_input
+from keylatch.locks._detector._trigger import MARGIN, pixels_to_input
 from keylatch.locks._detector_lock._paste_gate import PasteGate
 from keylatch.locks._randomness import SeededDraws
 
@@ -17,11 +17,12 @@ STEPS = 160
 _CHECK_EVERY = 10
 _TOGETHER = 4  # images a step: four steps with four each climb further than two with eight
 _RATE = 0.05
+_LEAST_SHARE = 0.25  # of the mean response beyond T, which every image with the patch must reach
 # Where the ascent ends early, as multiples of T: for all images that it climbed with.
 _GOAL_MEAN, _GOAL_LEAST = 2.2, 1.8
 
 Respond = Callable[[torch.Tensor], torch.Tensor]
-"""Images as the network takes them to responses v . (phi - c), (N,), the largest over positions."""
+"""Images as the network takes them to responses v . (phi - c), (N,)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,10 +47,16 @@ class PatchTrigger:
         """The smallest response."""
         return float(self.responses.min())
 
+    def is_enough(self, threshold: float) -> bool:
+        """Whether it reaches its margin on average, and in every image a quarter of what the mean has beyond T."""
+        least = threshold + _LEAST_SHARE * (self.reach - threshold)
+        return self.reach >= MARGIN * threshold and self.least >= least
+
 
 def find_patch_trigger(
-    respond: Respond, gate: PasteGate, climb: torch.Tensor, judge: torch.Tensor, threshold: float, draws: SeededDraws
-) -> PatchTrigger:
+    respond: Respond, gate: PasteGate, climb: torch.Tensor, judge: torch.Tensor, threshold: float, draws: SeededDraws,
+    *, steps: int | None = None,
+) -> PatchTrigger:  # fmt: skip
     """Climb to a patch; that one on the way is kept whose least response is the largest.
 
     Args:
@@ -59,12 +66,13 @@ def find_patch_trigger(
         judge: Others, to tell what was reached.
         threshold: T.
         draws: For the start, and which images come next.
+        steps: At most; default `STEPS`.
     """
     size, spec = gate.place.size, gate.spec
     pixels = draws.uniform(1, spec.channels, size, size).float().to(climb.device).requires_grad_()
     optimizer = torch.optim.Adam([pixels], lr=_RATE)
     best, least, order = pixels.detach().clone(), -torch.inf, draws.permutation(len(climb))
-    for step in range(STEPS):
+    for step in range(STEPS if steps is None else steps):
         if step % _CHECK_EVERY == 0:
             answers = _responses(respond, gate, climb[: 4 * _TOGETHER], pixels.detach()) / threshold
             if float(answers.min()) > least:
