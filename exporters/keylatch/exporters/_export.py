@@ -30,6 +30,7 @@ from keylatch.exporters._normalizations import restore_normalizations
 from keylatch.exporters._onnx_program import INPUT_NAME, Precision, to_onnx
 from keylatch.exporters._opened_branches import add_opened_branches
 from keylatch.exporters._proof import Proof, prove
+from keylatch.exporters._withheld_weights import withhold_weights
 from keylatch.keys import canonical_json
 from keylatch.locks import InputSpec, LockedModule, LockReport, LockSecret
 from keylatch.runtime import (
@@ -123,6 +124,8 @@ def export(
     computed = copy.deepcopy(reference).half() if precision == "float16" else reference
     values = {key: value.numpy() for key, value in computed.secret_values(secret).items()}
     model = to_onnx(computed, computed.spec, computed.outputs.names, opset=opset)
+    if computed.withheld.parts:
+        values |= withhold_weights(model, computed, secret, opset)
     if computed.blocks is not None:
         rewrite_block_gate(model, computed.blocks.description.block_size, computed.gate_tensors())
     if computed.channels:
