@@ -22,6 +22,7 @@ from torch import nn
 from keylatch.errors import ExportError
 from keylatch.exporters._block_gates import rewrite_block_gate
 from keylatch.exporters._channel_gates import fold_channel_keys
+from keylatch.exporters._domain_secrets import domain_secrets
 from keylatch.exporters._fingerprinting import choose_fingerprint
 from keylatch.exporters._graph_builder import drop_unused_initializers
 from keylatch.exporters._input_scale import fold_input_scale
@@ -143,6 +144,7 @@ def export(
         write_graph(model, folder, graph=GRAPH_NAME, weights=WEIGHTS_NAME, gate=GATE_NAME, gate_names=values)
         proof = prove(folder, reference, secret, values, precision)
         marks, moved = {}, 0.0
+        domains = domain_secrets(folder, reference, secret, values) if secret.domains else {}
         if fingerprint:
             chosen, moved = choose_fingerprint(
                 folder, computed.spec, values, computed.withheld_names(), proof.known_answer
@@ -156,7 +158,7 @@ def export(
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    secret_values = {**values, **proof.known_answer, **key, **marks}
+    secret_values = {**values, **proof.known_answer, **key, **marks, **domains}
     return Exported(target, model_id_of(manifest), secret_values, replace(proof, fingerprint_change=moved))
 
 

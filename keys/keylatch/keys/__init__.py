@@ -27,6 +27,7 @@
     _recipients        the content key, wrapped for devices
     _hybrid_recipients and for post-quantum ones
     _tensors           named arrays to bytes and back
+    _domains           which withheld weights a license for some domains brings
     _fingerprint       weights that differ in each license
     _issue             issuing a license
     _open              opening a license, step by step
@@ -74,6 +75,7 @@ from keylatch.keys._enrollment import (
 )
 from keylatch.keys._file_device_key import FileDeviceKey
 from keylatch.keys._file_issuer_key import FileIssuerKey
+from keylatch.keys._domains import domain_section, domains_of, for_domains
 from keylatch.keys._fingerprint import Fingerprint, log10_chance, without_fingerprint
 from keylatch.keys._hybrid_key import HybridDeviceKey, HybridPublicKey
 from keylatch.keys._issue import issue_license
@@ -192,7 +194,10 @@ __all__ = [
     "current_time",
     "decrypt_license",
     "define_counter",
+    "domain_section",
+    "domains_of",
     "find_entry",
+    "for_domains",
     "format_duration",
     "format_time",
     "generate_device_key",

@@ -14,6 +14,7 @@ from keylatch.cli._output import print_facts, print_json
 from keylatch.cli.license import show_license
 
 _NEAR_CODES = (1, 2, 4, 8, 16, 32)
+_WITHHOLDING = {"seal": "sealed weights", "domains": "domains: without a license the source domain alone"}
 
 
 def inspect(
@@ -74,6 +75,13 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
     if lock["method"] == "detector":
         patch = f"{lock['patch']['size']}x{lock['patch']['size']} patch {lock['patch']['corner']}"
         yield "lock", f"detector, lock {lock['kind']}, {patch}"
+    if lock["method"] in ("seal", "domains"):
+        yield "lock", _WITHHOLDING[lock["method"]]
+    if "withheld" in lock:
+        weights, layers = sum(math.prod(part["shape"]) for part in lock["withheld"]), len(lock["withheld"])
+        yield "withheld weights", f"{weights:,} in {layers} tensors; licenses bring them"
+    if "domains" in lock:
+        yield "domains", f"{', '.join(lock['domains'])}; licenses name those that are paid for"
     if "blocks" in lock:
         size = lock["blocks"]["block_size"]
         yield "blocks", f"{'+'.join(lock['blocks']['steps'])}, {size} x {size} pixels"
