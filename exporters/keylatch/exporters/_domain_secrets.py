@@ -16,7 +16,9 @@ from keylatch.locks import LockedModule, LockSecret
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
-def domain_secrets(folder: Path, module: LockedModule, secret: LockSecret, values: Mapping[str, Array]) -> dict[str, Array]:
+def domain_secrets(
+    folder: Path, module: LockedModule, secret: LockSecret, values: Mapping[str, Array]
+) -> dict[str, Array]:
     """Each domain's masks, and a known answer for each choice of domains but all of them (docs/decisions/0016).
 
     Args:

@@ -1,13 +1,13 @@
 """Put the withheld parts of weights into an exported graph, as gate tensors.
 
 A stored weight holds stand-ins; the graph puts the gate tensor in their places, by a ScatterND or ScatterElements that
-reads initializers alone. onnxruntime replaces gate tensors before it optimizes, so a keyed session folds it into the plain
-weight (docs/decisions/0012).
+reads initializers alone. onnxruntime replaces gate tensors before it optimizes, so a keyed session folds it into the
+plain weight (docs/decisions/0012).
 
 An exporter would fold such nodes too, with the stand-ins in them, and it folds normalizations into weights and
-transposes them. So the network is exported twice, with the stand-ins and with the original weights, by the same passes: the
-two graphs differ in withheld weights alone, and the second has each of them exactly as in a plain export. The artifact is
-made of the first.
+transposes them. So the network is exported twice, with the stand-ins and with the original weights, by the same passes:
+the two graphs differ in withheld weights alone, and the second has each of them exactly as in a plain export. The
+artifact is made of the first.
 """
 
 from __future__ import annotations

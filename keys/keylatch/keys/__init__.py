@@ -64,6 +64,7 @@ from keylatch.keys._counter import MonotonicCounter
 from keylatch.keys._device_key import DeviceKey, DevicePublicKey, ProvingDeviceKey
 from keylatch.keys._device_secret import AnyDeviceKey, AnyDevicePublicKey
 from keylatch.keys._device_state import DeviceState
+from keylatch.keys._domains import domain_section, domains_of, for_domains
 from keylatch.keys._encoding import canonical_json, parse_json_object
 from keylatch.keys._enrollment import (
     EnrollmentRequest,
@@ -75,7 +76,6 @@ from keylatch.keys._enrollment import (
 )
 from keylatch.keys._file_device_key import FileDeviceKey
 from keylatch.keys._file_issuer_key import FileIssuerKey
-from keylatch.keys._domains import domain_section, domains_of, for_domains
 from keylatch.keys._fingerprint import Fingerprint, log10_chance, without_fingerprint
 from keylatch.keys._hybrid_key import HybridDeviceKey, HybridPublicKey
 from keylatch.keys._issue import issue_license

@@ -157,7 +157,9 @@ def _is_devices(value: object) -> bool:
 def _is_domains(value: object) -> bool:
     if not isinstance(value, tuple) or len(value) > MAX_DOMAINS:
         return False
-    return all(isinstance(name, str) and DOMAIN_NAME.fullmatch(name) for name in value) and list(value) == sorted(set(value))
+    return all(isinstance(name, str) and DOMAIN_NAME.fullmatch(name) for name in value) and list(value) == sorted(
+        set(value)
+    )
 
 
 _RULES: dict[str, Rule] = {

@@ -63,16 +63,19 @@ def domain_section(
 
 
 def _prefix(names: Sequence[str], paid: Collection[str]) -> str:
-    """What the names of a choice's known answer start with: bit i of its number says whether the i-th name is paid for."""
+    """What the names of a choice's known answer start with; bit i of its number: whether the i-th name is paid for."""
     return f"{ANSWER_OF}{sum(1 << index for index, name in enumerate(names) if name in paid)}."
 
 
 def _known_answer(section: Mapping[str, Array], names: Sequence[str], paid: Collection[str]) -> dict[str, Array]:
     prefix = _prefix(names, paid)
-    found = {KNOWN_ANSWER + name.removeprefix(prefix): value for name, value in section.items() if name.startswith(prefix)}
+    found = {
+        KNOWN_ANSWER + name.removeprefix(prefix): value for name, value in section.items() if name.startswith(prefix)
+    }
     if not found:
         raise FormatError(
-            "the vault has no known answer for this choice of domains", hint="give the vault that this model was exported with"
+            "the vault has no known answer for this choice of domains",
+            hint="give the vault that this model was exported with",
         )
     return found
 

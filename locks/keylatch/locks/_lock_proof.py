@@ -74,7 +74,9 @@ def prove(
         keyed = "the network hardly cares for the key; train longer, or add a step, or take other blocks"
         raise LockError(
             f"the locked network differs from the original by only {locked:.1e} of its output range",
-            hint=withheld if module.withheld.parts and module.gate is None else keyed
+            hint=withheld
+            if module.withheld.parts and module.gate is None
+            else keyed
             if module.blocks is not None or module.channels
             else gated,
         )

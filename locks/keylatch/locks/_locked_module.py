@@ -27,7 +27,6 @@ from keylatch.locks._secret import LockSecret
 from keylatch.locks._sign_gates import mean_name
 from keylatch.locks._withheld._parts import Parts
 
-
 _NO_PARTS = Parts()
 
 
@@ -187,7 +186,9 @@ class LockedModule(nn.Module):
         if self.gate is not None:
             values |= {"gate.patch": self.gate.patch_value(secret.patch), "gate.mask": torch.ones_like(self.gate.mask)}
         defaults = self.gate_tensors()
-        for name, value in zip(self.gate_names()[len(values) :], (*secret.means, *secret.sealed, *secret.withheld), strict=True):
+        for name, value in zip(
+            self.gate_names()[len(values) :], (*secret.means, *secret.sealed, *secret.withheld), strict=True
+        ):
             values[name] = value.reshape(defaults[name].shape)
         return {name: value.to(defaults[name]) for name, value in values.items()}
 

@@ -142,6 +142,8 @@ def _read_model(
     manifest, model_id = read_manifest(model)
     values, fingerprint, paid = read_secret_values(secret, model_id, issuer, vault_key, ask, domains)
     if paid == () and manifest.lock.get("method") == "domains":
-        note_console().print("note: no --domain, so this license serves the source domain only, as the file itself does")
+        note_console().print(
+            "note: no --domain, so this license serves the source domain only, as the file itself does"
+        )
     name = str(manifest.model["name"])
     return LicensedModel(model_id=model_id, name=name, secret_values=values, fingerprint=fingerprint, domains=paid)

@@ -47,7 +47,8 @@ def lock(
     method: Annotated[
         str,
         typer.Option(
-            "--method", help="code; shf, np, ffx (block transforms); or several, joined by +; seal; detector-a, detector-b."
+            "--method",
+            help="code; shf, np, ffx (block transforms); or several, joined by +; seal; detector-a, detector-b.",
         ),
     ] = "code",
     block_size: Annotated[int, typer.Option("--block-size", min=2, help="Side of a transform's blocks.")] = 4,

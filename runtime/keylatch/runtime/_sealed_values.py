@@ -1,8 +1,8 @@
-"""Withheld values that are too many for licenses: encrypted in a file beside the model, under a key that licenses bring.
+"""Withheld values that are too many for licenses: encrypted beside the model, under a key that licenses bring.
 
-values.sealed is made as weights.sealed is (`_sealed_weights`), with a label of its own. Its plaintext is the values of the
-gate tensors that the manifest says are in it, in the manifest's order, in C order, little-endian, each from a multiple of 64
-bytes on, zeros in between. They are decrypted into memory while a session is made and never written.
+values.sealed is made as weights.sealed is (`_sealed_weights`), with a label of its own. Its plaintext is the values of
+the gate tensors that the manifest says are in it, in the manifest's order, in C order, little-endian, each from a
+multiple of 64 bytes on, zeros in between. They are decrypted into memory while a session is made and never written.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def pack_values(tensors: Sequence[Placed], values: Mapping[str, Array]) -> bytes
 def unpack_values(tensors: Sequence[Placed], plain: Buffer) -> dict[str, Array]:
     """The values by name, as views of the plaintext."""
     return {
-        tensor.name: plain[start:end].view(tensor.dtype).reshape(tensor.shape) for tensor, start, end in _places(tensors)
+        tensor.name: plain[start:end].view(tensor.dtype).reshape(tensor.shape)
+        for tensor, start, end in _places(tensors)
     }
 
 

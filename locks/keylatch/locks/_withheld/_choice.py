@@ -39,7 +39,9 @@ def order_of(
         return list(range(len(units)))
     if by == "random":
         return draws.uniform(len(units)).argsort().tolist()  # type: ignore[no-any-return]
-    scores = torch.tensor([float(influences[name].mean() if row < 0 else influences[name][row]) for name, row, _ in units])
+    scores = torch.tensor(
+        [float(influences[name].mean() if row < 0 else influences[name][row]) for name, row, _ in units]
+    )
     return scores.argsort(descending=True, stable=True).tolist()  # type: ignore[no-any-return]
 
 

@@ -23,7 +23,7 @@ def check_masks(masks: Masks) -> None:
     """Refuse masks that cannot be sold.
 
     Raises:
-        LockError: No domain or too many, a name that no command line takes, other than bools, a domain without a weight.
+        LockError: No domain or too many, a name no command line takes, other than bools, a domain without a weight.
     """
     if not 1 <= len(masks) <= MAX_DOMAINS:
         raise LockError(
@@ -39,7 +39,9 @@ def check_masks(masks: Masks) -> None:
         if odd is not None:
             raise LockError(f"domain {domain} has a mask of {odd} that is not bool", hint="give mask.bool()")
         if not any(bool(mask.any()) for mask in own.values()):
-            raise LockError(f"domain {domain} is empty: its masks withhold no weight", hint="train its mask, or leave it out")
+            raise LockError(
+                f"domain {domain} is empty: its masks withhold no weight", hint="train its mask, or leave it out"
+            )
 
 
 def merged_masks(masks: Masks) -> dict[str, torch.Tensor]:

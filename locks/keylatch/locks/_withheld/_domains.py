@@ -55,10 +55,15 @@ def domain_lock(model: nn.Module | torch.export.ExportedProgram | Locked, spec: 
     base = model if isinstance(model, Locked) else _unlocked(model, spec)
     module, report = copy.deepcopy(base.module), base.report
     if module.withheld.parts:
-        raise LockError("the network withholds weights already", hint="give the original network, or one with a code lock")
+        raise LockError(
+            "the network withholds weights already", hint="give the original network, or one with a code lock"
+        )
     sealed = sealed_places(module, report.sealed_names)
     merged = merged_masks(masks)
     _require_known(module, merged, sealed)
+    merged = _telling(module, merged)
+    if not merged and not any(name in sealed for own in masks.values() for name in own):
+        raise LockError("the masks cover weights that are zero already", hint="give masks of the original network")
     shown = [name for name, _ in module.body.named_parameters() if name in merged]
     parts = Parts("domains", tuple(Part.of_mask(name, merged[name]) for name in shown), tuple(sorted(masks)))
     require_usable(module.body, parts.parts)
@@ -68,7 +73,7 @@ def domain_lock(model: nn.Module | torch.export.ExportedProgram | Locked, spec: 
     members = {name: _members(masks[name], parts.parts, base.secret, sealed) for name in sorted(masks)}
     secret = replace(base.secret, withheld=originals, domains=members)
     module.withheld = parts
-    parts.write(module.body, {name: torch.zeros_like(value) for name, value in parts.read(module.body).items()})
+    _take_away(module, merged)
     # What a mask changes is for the domain's own images to say, not for made ones: any difference will do.
     least = 0.0 if module.gate is None and module.blocks is None else None
     opened, locked = prove(module, secret, images, reference, least_difference=least)
@@ -91,9 +96,7 @@ def _opened(module: LockedModule, secret: LockSecret, images: torch.Tensor) -> l
         return [output.clone() for output in module.flat(images)]
 
 
-def _require_known(
-    module: LockedModule, merged: Mapping[str, torch.Tensor], sealed: Mapping[str, SealedPlace]
-) -> None:
+def _require_known(module: LockedModule, merged: Mapping[str, torch.Tensor], sealed: Mapping[str, SealedPlace]) -> None:
     gated = {name for name, _ in (() if module.description is None else module.description.layers)}
     shapes = {name: tuple(value.shape) for name, value in module.body.named_parameters()}
     shapes |= {name: place.shape for name, place in sealed.items()}
@@ -113,6 +116,20 @@ def _require_known(
                 f"a code lock gates {name}, and its centering would put back what a mask takes away",
                 hint="gate other layers with layers=[...], or leave this one out of the masks",
             )
+
+
+def _take_away(module: LockedModule, merged: Mapping[str, torch.Tensor]) -> None:
+    """Put zeros in the places of the masks; of a part that is the whole tensor the other weights stay."""
+    for part in module.withheld.parts:
+        value = module.body.get_parameter(part.parameter)
+        value.data.masked_fill_(merged[part.parameter].to(value.device), 0)
+
+
+def _telling(module: LockedModule, merged: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The masks of what the file still has, without weights that are zero anyway: nothing has to bring those."""
+    weights = {name: value.detach().cpu() for name, value in module.body.named_parameters()}
+    found = {name: mask & (weights[name] != 0) for name, mask in merged.items() if name in weights}
+    return {name: mask for name, mask in found.items() if bool(mask.any())}
 
 
 def _members(

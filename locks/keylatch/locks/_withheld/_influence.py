@@ -1,12 +1,12 @@
 """What a network's outputs lose with each row of its weights, to first order and without labels.
 
-A row w is replaced by random weights r of the tensor's mean m and variance s^2. To first order the outputs y of an image
-change by J (r - w), and on average over r
+A row w is replaced by random weights r of the tensor's mean m and variance s^2. To first order the outputs y of an
+image change by J (r - w), and on average over r
 
     E |J (r - w)|^2 = |J (m - w)|^2 + s^2 |J|^2        (Frobenius norm)
 
-With signs v drawn uniformly for each image and output and g = d(v . y)/dw, E_v (g . d)^2 = |J d|^2 for every d, summed over
-images (Hutchinson, Commun. Stat. 18 (1989)): a few backward passes give the score of all rows. Replacements of
+With signs v drawn uniformly for each image and output and g = d(v . y)/dw, E_v (g . d)^2 = |J d|^2 for every d, summed
+over images (Hutchinson, Commun. Stat. 18 (1989)): a few backward passes give the score of all rows. Replacements of
 different rows are independent, so scores add up, and the most damage for each byte is a matter of sorting.
 """
 

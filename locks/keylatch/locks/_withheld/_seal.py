@@ -1,7 +1,7 @@
 """The lock `seal`: a share of the weights is withheld, and plausible random ones stand in for them.
 
-Cryptographic strength for what is withheld, without training and without data. What is left of the network is public, so
-how far fine-tuning repairs it is a matter of measurement (docs/results.md).
+Cryptographic strength for what is withheld, without training and without data. What is left of the network is public,
+so how far fine-tuning repairs it is a matter of measurement (docs/results.md).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def seal_lock(
             batch dimension. It is copied, not changed.
         spec: Size and value range of its images.
         share: Of the weights of all convolutions and linear layers, above 0; 1 withholds their biases too.
-        by: ``influence``, what changes the outputs most for each weight; ``first``, from the first layer on; ``random``.
+        by: ``influence``, what changes the outputs most for each weight; ``first``, from the first layer; ``random``.
         granularity: ``rows``, the weights of one output channel; or whole ``tensors``.
         calibration: Unlabeled images as the model takes them, (N, *spec.shape), to measure influence on; default: made
             ones.
@@ -84,7 +84,9 @@ def seal_lock(
     module.requires_grad_(True)
     named = dict(zip(module.withheld.names(), parts, strict=True))
     originals = tuple(value.float().cpu() for value in module.withheld.read(module.body).values())
-    stand_ins = {name: plausible(part, module.body.get_parameter(part.parameter), draws) for name, part in named.items()}
+    stand_ins = {
+        name: plausible(part, module.body.get_parameter(part.parameter), draws) for name, part in named.items()
+    }
     module.withheld.write(module.body, stand_ins)
     secret = LockSecret.of_parts(originals)
     errors = prove(module, secret, images[:CHECK_IMAGES], reference)

@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from keylatch.errors import LockError
-from keylatch.locks._fold_batch_norm import count_uses, tensor_at
+from keylatch.locks._fold_batch_norm import count_uses
 from keylatch.locks._randomness import SeededDraws
 from keylatch.locks._withheld._part import Part
 
