@@ -30,7 +30,7 @@ from keylatch.keys import FileDeviceKey, FileIssuerKey, current_time, issue_lice
 from keylatch.locks import InputSpec, Locked, seal_lock
 from keylatch.runtime import InferenceSession, values_to_license
 from measuring import RESULTS, print_rows, write_results
-from pairs import compare_for, figures, shown_ratio
+from pairs import compare_for, figures
 from strength.sealed_recovery import recovery
 
 SHARES = (0.001, 0.01, 0.1, 1.0)
@@ -181,18 +181,17 @@ def _shown(entry: NetworkSpec, settings: argparse.Namespace) -> tuple[Any, Any]:
     return shown.images[: settings.images], shown.labels[: settings.images]
 
 
+_COLUMNS = {
+    "quality": ("share", "by", "locked", "mean_filled", "withheld_bytes", "exact_in_torch"),
+    "opening": ("share", "bit_identical", "license_bytes", "plain_p50_ms", "keyed_p50_ms", "ratio_p50", "ratio_ci95"),
+    "recovery": ("share", "labeled", "attack", "recovered", "from_scratch"),
+}
+
+
 def _print(results: dict[str, Any]) -> None:
-    if "quality" in results:
-        header = ("share", "by", "locked, %", "means in their places, %", "withheld, bytes", "exact in PyTorch")
-        keys = ("share", "by", "locked", "mean_filled", "withheld_bytes", "exact_in_torch")
-        print_rows(header, [tuple(row[key] for key in keys) for row in results["quality"]])
-    if "opening" in results:
-        rows = results["opening"]
-        cells = [(row["share"], row["bit_identical"], row["license_bytes"], shown_ratio(row)) for row in rows]
-        print_rows(("share", "bit-identical", "license, bytes", "opening, keyed / plain"), cells)
-    if "recovery" in results:
-        keys = ("share", "labeled", "attack", "recovered", "from_scratch")
-        print_rows(keys, [tuple(row[key] for key in keys) for row in results["recovery"]])
+    for part, columns in _COLUMNS.items():
+        if part in results:
+            print_rows(columns, [tuple(row[column] for column in columns) for row in results[part]])
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def choose_parts(
     weights = torch.cat([torch.full((counts[name],), sizes[name]) for name in shapes])
     taken[_fitting(_order(shapes, counts, by, draws, influences), weights, budget, skip=by != "first")] = True
     parts = []
-    for name, chosen in zip(shapes, taken.split(list(counts.values())), strict=True):
+    for name, chosen in zip(shapes, torch.split(taken, list(counts.values())), strict=True):
         if bool(chosen.any()):
             mask = chosen.unsqueeze(1).expand(-1, sizes[name]).reshape(shapes[name])
             parts.append(Part.of_mask(name, mask, whole_share=1.0))
@@ -70,7 +70,8 @@ def _fitting(order: torch.Tensor, weights: torch.Tensor, budget: int, *, skip: b
     """The units of an order that fit; of unequal ones those that do not are passed over, or end it."""
     if int(weights.max()) == 1:
         return order[: max(1, budget)]
-    chosen, left = [], budget
+    chosen: list[int] = []
+    left = budget
     for unit, size in zip(order.tolist(), weights[order].tolist(), strict=True):
         if size <= left or not chosen:
             chosen.append(unit)
