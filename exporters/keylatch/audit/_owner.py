@@ -15,10 +15,11 @@ from keylatch.errors import InputError
 from keylatch.keys import Vault
 from keylatch.locks import BlockDescription, CodeLockDescription, LockSecret
 from keylatch.locks._patch import find_patch
+from keylatch.runtime import VALUES_KEY_NAME, read_sealed_values
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-_METHODS = ("code", "blocks", "detector")
+_METHODS = ("code", "blocks", "detector", "seal", "domains")
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -74,6 +75,8 @@ def owner_from_vault(vault: Vault, target: Target) -> Owner:
     names = set(target.gate_names)
     section = vault.section(target.model_id)
     values = {name: np.array(value) for name, value in section.items() if name in names}
+    if target.manifest.values is not None and VALUES_KEY_NAME in section:
+        values |= read_sealed_values(target.path, section[VALUES_KEY_NAME].tobytes())
     is_known = target.manifest.lock.get("method") in _METHODS and "lock" in vault.sections
     return Owner(values, LockSecret.from_arrays(vault.section("lock")) if is_known else None)
 

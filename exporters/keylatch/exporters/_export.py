@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -20,8 +17,10 @@ import torch
 from torch import nn
 
 from keylatch.errors import ExportError
+from keylatch.exporters._artifact_files import publish, seal_files, tensors_aside, write_manifest
 from keylatch.exporters._block_gates import rewrite_block_gate
 from keylatch.exporters._channel_gates import fold_channel_keys
+from keylatch.exporters._domain_secrets import domain_secrets
 from keylatch.exporters._fingerprinting import choose_fingerprint
 from keylatch.exporters._graph_builder import drop_unused_initializers
 from keylatch.exporters._input_scale import fold_input_scale
@@ -30,26 +29,14 @@ from keylatch.exporters._normalizations import restore_normalizations
 from keylatch.exporters._onnx_program import INPUT_NAME, Precision, to_onnx
 from keylatch.exporters._opened_branches import add_opened_branches
 from keylatch.exporters._proof import Proof, prove
+from keylatch.exporters._withheld_weights import withhold_weights
 from keylatch.keys import canonical_json
 from keylatch.locks import InputSpec, LockedModule, LockReport, LockSecret
-from keylatch.runtime import (
-    GATE_NAME,
-    GRAPH_NAME,
-    KEY_BYTES,
-    KEY_NAME,
-    MANIFEST_NAME,
-    SEALED_NAME,
-    WEIGHTS_NAME,
-    FileDigest,
-    GateTensor,
-    Manifest,
-    SealedWeights,
-    model_id_of,
-    parse_manifest,
-    seal_weights,
-)
+from keylatch.runtime import GATE_NAME, GRAPH_NAME, WEIGHTS_NAME, model_id_of
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+SideFile: TypeAlias = bool | Literal["auto"]
 
 METADATA_KEY = "keylatch.lock"
 
@@ -83,6 +70,7 @@ def export(
     precision: Precision = "float32",
     uint8_input: bool = False,
     sealed_weights: bool = False,
+    side_file: SideFile = "auto",
     fingerprint: bool = False,
     name: str | None = None,
     opset: int | None = None,
@@ -102,6 +90,8 @@ def export(
         uint8_input: Take raw bytes, NHWC; casting, scaling, normalization and layout become part of the graph.
         sealed_weights: Encrypt all weights, 1 MiB at a time, under a key that licenses bring. Other tools then cannot
             even run the model locked.
+        side_file: Put withheld weights into an encrypted file of the artifact, whose key licenses bring, instead of the
+            licenses; ``auto``: if they are more than 8 MiB. Not with domains or fingerprints.
         fingerprint: Let each license move the withheld weights by a word of its own, so that a leaked model can be
             traced to the license it came from. Outputs then differ from the original's by less than a hundredth.
         name: The model's name; default: the directory's name without its suffix.
@@ -123,11 +113,15 @@ def export(
     computed = copy.deepcopy(reference).half() if precision == "float16" else reference
     values = {key: value.numpy() for key, value in computed.secret_values(secret).items()}
     model = to_onnx(computed, computed.spec, computed.outputs.names, opset=opset)
+    if computed.withheld.parts:
+        values |= withhold_weights(model, computed, secret, opset)
     if computed.blocks is not None:
         rewrite_block_gate(model, computed.blocks.description.block_size, computed.gate_tensors())
     if computed.channels:
         fold_channel_keys(model, {name: computed.get_buffer(name) for name in computed.channel_names()})
     _require_gate(model, values)
+    names, varied = computed.withheld_names(), bool(secret.domains)
+    aside = tensors_aside(values, names, side_file, domains=varied, marked=fingerprint)
     if computed.description is not None:
         add_opened_branches(model, mask="gate.mask", patch="gate.patch")
     fold_input_scale(model, "preprocess.scale")
@@ -140,21 +134,23 @@ def export(
         write_graph(model, folder, graph=GRAPH_NAME, weights=WEIGHTS_NAME, gate=GATE_NAME, gate_names=values)
         proof = prove(folder, reference, secret, values, precision)
         marks, moved = {}, 0.0
+        domains = domain_secrets(folder, reference, secret, values) if secret.domains else {}
         if fingerprint:
             chosen, moved = choose_fingerprint(
                 folder, computed.spec, values, computed.withheld_names(), proof.known_answer
             )
             marks = chosen.to_arrays()
         facts = _facts(name or target.name.removesuffix(".latch"), model, computed.spec, module.spec, precision)
-        manifest = _manifest(folder, facts, description, values, sealed=sealed_weights)
-        (folder / MANIFEST_NAME).write_bytes(manifest)
-        key = _seal(folder, manifest) if sealed_weights else {}
-        _publish(folder, target)
+        manifest = write_manifest(folder, facts, description, values, sealed=sealed_weights, aside=aside)
+        keys = seal_files(folder, manifest, values)
+        publish(folder, target)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    secret_values = {**values, **proof.known_answer, **key, **marks}
-    return Exported(target, model_id_of(manifest), secret_values, replace(proof, fingerprint_change=moved))
+    carried = {name: value for name, value in values.items() if name not in aside}
+    secret_values = {**carried, **proof.known_answer, **keys, **marks, **domains}
+    model_id = model_id_of(manifest.serialize())
+    return Exported(target, model_id, secret_values, replace(proof, fingerprint_change=moved))
 
 
 def export_plain(model: nn.Module, spec: InputSpec, path: str | PathLike[str], *, opset: int | None = None) -> Path:
@@ -226,58 +222,6 @@ def _facts(name: str, model: ir.Model, spec: InputSpec, own: InputSpec, precisio
         "normalization": {"mean": list(own.mean), "std": list(own.std)},
         "outputs": outputs,
     }
-
-
-def _manifest(
-    folder: Path, facts: dict[str, Any], lock: dict[str, Any], values: Mapping[str, Array], *, sealed: bool
-) -> bytes:
-    gate = tuple(GateTensor(name, value.dtype.name, value.shape) for name, value in values.items())
-    hashed = (GRAPH_NAME, GATE_NAME) if sealed else (GRAPH_NAME, WEIGHTS_NAME, GATE_NAME)
-    weights = SealedWeights.of((folder / WEIGHTS_NAME).stat().st_size) if sealed else None
-    return Manifest(facts, lock, gate, {name: _digest(folder / name) for name in hashed}, weights).serialize()
-
-
-def _seal(folder: Path, manifest: bytes) -> dict[str, Array]:
-    """Encrypt the weights for a manifest; gives what a license has to bring."""
-    sealed = parse_manifest(manifest).sealed
-    assert sealed is not None  # noqa: S101  `_manifest` put it there
-    key = secrets.token_bytes(KEY_BYTES)
-    seal_weights(folder / WEIGHTS_NAME, folder / SEALED_NAME, key, model_id_of(manifest), sealed)
-    (folder / WEIGHTS_NAME).unlink()
-    return {KEY_NAME: np.frombuffer(key, dtype=np.uint8)}
-
-
-def _digest(path: Path) -> FileDigest:
-    with path.open("rb") as file:
-        return FileDigest(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
-
-
-def _publish(folder: Path, target: Path) -> None:
-    """Move a finished directory into place; an artifact that stood there is kept until the new one stands."""
-    folder.chmod(0o755)
-    for file in folder.iterdir():
-        _sync(file)
-    _sync(folder)
-    if target.exists():
-        retired = folder.with_name(folder.name + ".old")
-        target.rename(retired)
-        try:
-            folder.rename(target)
-        except OSError:
-            retired.rename(target)
-            raise
-        shutil.rmtree(retired)
-    else:
-        folder.rename(target)
-    _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def describe_proof(proof: Proof) -> dict[str, float]:

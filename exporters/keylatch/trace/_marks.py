@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from keylatch.errors import InputError
-from keylatch.keys import Fingerprint, Marked, Vault
+from keylatch.keys import Fingerprint, Marked, Vault, domains_of
 from keylatch.runtime import values_to_license
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -106,4 +106,4 @@ def marks_from_vault(vault: Vault, model_id: str, licenses: Sequence[Marked]) ->
             f"licenses for model {model_id[:8]}… are not marked, so a leak cannot be traced",
             hint="export with fingerprint=True (keylatch export --fingerprint), and issue licenses for that model",
         )
-    return Marks(fingerprint, values_to_license(section), licenses)
+    return Marks(fingerprint, values_to_license(section, domains_of(section)), licenses)

@@ -27,6 +27,7 @@
     _recipients        the content key, wrapped for devices
     _hybrid_recipients and for post-quantum ones
     _tensors           named arrays to bytes and back
+    _domains           which withheld weights a license for some domains brings
     _fingerprint       weights that differ in each license
     _issue             issuing a license
     _open              opening a license, step by step
@@ -63,6 +64,7 @@ from keylatch.keys._counter import MonotonicCounter
 from keylatch.keys._device_key import DeviceKey, DevicePublicKey, ProvingDeviceKey
 from keylatch.keys._device_secret import AnyDeviceKey, AnyDevicePublicKey
 from keylatch.keys._device_state import DeviceState
+from keylatch.keys._domains import domain_section, domains_of, for_domains
 from keylatch.keys._encoding import canonical_json, parse_json_object
 from keylatch.keys._enrollment import (
     EnrollmentRequest,
@@ -192,7 +194,10 @@ __all__ = [
     "current_time",
     "decrypt_license",
     "define_counter",
+    "domain_section",
+    "domains_of",
     "find_entry",
+    "for_domains",
     "format_duration",
     "format_time",
     "generate_device_key",

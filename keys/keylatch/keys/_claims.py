@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from keylatch.errors import FormatError, SignatureError
+from keylatch.keys._domains import DOMAIN_NAME
 from keylatch.keys._value_rules import HEX_DIGEST, THUMBPRINT, TIME, Rule, optional, whole_number
 
 AUDIENCE = "keylatch-runtime"
 CLAIMS_VERSION = 1
 MAX_DEVICES = 1024
 MAX_CUSTOMER_CHARACTERS = 200
+MAX_DOMAINS = 64
 # Integers beyond 2**53 are not exact in every JSON reader (RFC 8259 section 6).
 MAX_SEQ = 2**53 - 1
 # Ten years, in seconds: a larger bound on a list's age is none.
@@ -38,6 +40,7 @@ class UnverifiedClaims:
         blob_sha256: SHA-256 of the license's blob, hex.
         max_list_age: The license opens only with a revocation list no older than this, in seconds; None asks for none.
         cosignature_sha256: SHA-256 of the license's second signature, hex; None without one.
+        domains: The domains that it pays for, sorted; () for the source domain alone, None for a model without domains.
 
     Raises:
         FormatError: A value of another type or out of its range.
@@ -56,6 +59,7 @@ class UnverifiedClaims:
     blob_sha256: str
     max_list_age: int | None = None
     cosignature_sha256: str | None = None
+    domains: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, (valid, expected) in _RULES.items():
@@ -104,6 +108,8 @@ def parse_claims(payload: dict[str, Any], kind: type[_C]) -> _C:
         if payload[name] is None:  # an absent claim has one encoding: absence
             raise FormatError(f"license claim {name} is null", hint=_HINT)
         values[name] = payload[name]
+    if isinstance(values.get("domains"), list):
+        values["domains"] = tuple(values["domains"])
     return kind(devices=_parse_devices(payload["cnf"]), **values)
 
 
@@ -120,7 +126,7 @@ _CLAIM_NAMES = {
     "jwe_sha256": "jwe_sha256",
     "blob_sha256": "blob_sha256",
 }
-_OPTIONAL_NAMES = frozenset({"max_list_age", COSIGNATURE_CLAIM})
+_OPTIONAL_NAMES = frozenset({"max_list_age", COSIGNATURE_CLAIM, "domains"})
 _PAYLOAD_NAMES = {*_CLAIM_NAMES.values(), "cnf", "aud", "keylatch"}
 
 
@@ -148,6 +154,14 @@ def _is_devices(value: object) -> bool:
     return all(map(THUMBPRINT[0], value)) and list(value) == sorted(set(value))
 
 
+def _is_domains(value: object) -> bool:
+    if not isinstance(value, tuple) or len(value) > MAX_DOMAINS:
+        return False
+    return all(isinstance(name, str) and DOMAIN_NAME.fullmatch(name) for name in value) and list(value) == sorted(
+        set(value)
+    )
+
+
 _RULES: dict[str, Rule] = {
     "issuer": THUMBPRINT,
     "customer": (_is_customer, f"1 to {MAX_CUSTOMER_CHARACTERS} printable characters"),
@@ -162,4 +176,5 @@ _RULES: dict[str, Rule] = {
     "blob_sha256": HEX_DIGEST,
     "max_list_age": optional(whole_number(0, MAX_LIST_AGE, "whole seconds")),
     COSIGNATURE_CLAIM: optional(HEX_DIGEST),
+    "domains": optional((_is_domains, f"up to {MAX_DOMAINS} different names of domains, sorted")),
 }

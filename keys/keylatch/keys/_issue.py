@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -43,6 +43,7 @@ def issue_license(
     cosigner: CosignerKey | None = None,
     fingerprint: Fingerprint | None = None,
     mark: str | None = None,
+    domains: Collection[str] | None = None,
 ) -> License:
     """Issues a license that opens one model on some devices for some time.
 
@@ -60,6 +61,7 @@ def issue_license(
         cosigner: Signs the license too, with ML-DSA-65.
         fingerprint: Moves some of the secret values by this license's word, so that a leaked model can be traced.
         mark: Whose word it carries; by default the license's own id.
+        domains: What `secret_values` were chosen for with `for_domains`; None for a model without domains.
 
     Raises:
         FormatError: An argument that no license can carry.
@@ -85,6 +87,7 @@ def issue_license(
         jwe_sha256=hashlib.sha256(jwe).hexdigest(),
         blob_sha256=hashlib.sha256(blob).hexdigest(),
         max_list_age=max_list_age,
+        domains=None if domains is None else tuple(sorted(set(domains))),
     )
     return License(sign_claims(claims, issuer, cosigner), jwe, blob)
 

@@ -42,10 +42,15 @@ from keylatch.locks._stain_secret import StainMark, StainSecret
 from keylatch.locks._storage import load_locked, load_program, save_locked
 from keylatch.locks._verify_predictions import PredictionVerdict, verify_stain_predictions
 from keylatch.locks._verify_stain import StainMatch, StainVerdict, verify_stain
+from keylatch.locks._withheld._domain_masks import MAX_DOMAINS
+from keylatch.locks._withheld._domains import domain_lock
+from keylatch.locks._withheld._report import DomainReport, SealReport
+from keylatch.locks._withheld._seal import seal_lock
 
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "MAX_DOMAINS",
     "BlockDescription",
     "BlockReport",
     "BlockTransform",
@@ -56,10 +61,11 @@ __all__ = [
     "DetectorLockDescription",
     "DetectorReport",
     "DomainAccuracy",
+    "DomainDrops",
     "DomainMaskReport",
     "DomainMasks",
     "DomainOverlap",
-    "DomainDrops",
+    "DomainReport",
     "DomainWarning",
     "FineTuneReport",
     "FineTuned",
@@ -73,6 +79,7 @@ __all__ = [
     "OutputLayout",
     "PatchPlace",
     "PredictionVerdict",
+    "SealReport",
     "StainFacts",
     "StainMark",
     "StainMatch",
@@ -87,6 +94,7 @@ __all__ = [
     "channel_lock",
     "code_lock",
     "detector_lock",
+    "domain_lock",
     "fine_tune",
     "identity_transform",
     "learn_domain_masks",
@@ -98,6 +106,7 @@ __all__ = [
     "no_augment",
     "sample_images",
     "save_locked",
+    "seal_lock",
     "shift_and_flip",
     "stain",
     "union_of_masks",

@@ -38,7 +38,7 @@ from keylatch.locks._patch import find_patch
 from keylatch.locks._patch_gate import Corner, PatchPlace
 from keylatch.locks._randomness import SEED_BYTES, SeededDraws
 from keylatch.locks._report import LayerReport, LockReport
-from keylatch.locks._sealing import SealedLayer, find_layers, first_layers, seal
+from keylatch.locks._sealing import SealedLayer, find_layers, first_layers, seal, sealed_names
 from keylatch.locks._secret import LockSecret
 from keylatch.locks._sign_gates import insert_gates, pad_explicitly
 
@@ -120,7 +120,9 @@ def code_lock(
     defaults = SeededDraws(description.public_seed, "locked defaults")
     insert_gates(graph, chosen, signs, [mean.values for mean in means], defaults)
     sealable = find_layers(graph)
-    withheld = seal(graph, first_layers(sealable, sealed_share), defaults)
+    chosen_layers = first_layers(sealable, sealed_share)
+    names = sealed_names(chosen_layers)
+    withheld = seal(graph, chosen_layers, defaults)
 
     secret = LockSecret(code, patch.pixels, tuple(mean.values for mean in means), withheld, blocks)
     description = replace(description, sealed=tuple(tuple(value.shape) for value in withheld))
@@ -129,7 +131,8 @@ def code_lock(
     module.requires_grad_(True)
     errors = prove(module, secret, plain[:CHECK_IMAGES], reference)
     report = _report(chosen, means, bits, patch.margin, multiply_adds, errors, sealable, withheld)
-    return Locked(module, secret, report if front is None else replace(report, blocks=front.report))
+    report = replace(report, sealed_names=names, blocks=None if front is None else front.report)
+    return Locked(module, secret, report)
 
 
 def _report(

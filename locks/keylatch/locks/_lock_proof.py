@@ -38,9 +38,26 @@ def reference_outputs(graph: fx.GraphModule, images: torch.Tensor) -> list[torch
 
 
 def prove(
-    module: LockedModule, secret: LockSecret, images: torch.Tensor, reference: list[torch.Tensor]
+    module: LockedModule,
+    secret: LockSecret,
+    images: torch.Tensor,
+    reference: list[torch.Tensor],
+    *,
+    least_difference: float | None = None,
 ) -> tuple[float, float]:
-    """Compare opened and locked outputs with the original's; both as shares of the output range."""
+    """Compare opened and locked outputs with the original's; both as shares of the output range.
+
+    Args:
+        module: The locked module.
+        secret: What opens it.
+        images: A few, as the module takes them.
+        reference: The original's outputs for them.
+        least_difference: How far locked outputs have to be off; default: a twentieth.
+
+    Raises:
+        LockError: If the opened outputs differ, or the locked ones hardly do.
+    """
+    least = _LEAST_DIFFERENCE if least_difference is None else least_difference
     with torch.no_grad():
         locked = _difference(module.flat(images), reference)
         with module.opened(secret):
@@ -51,12 +68,17 @@ def prove(
             hint="the network is numerically unstable or not deterministic"
             + ("" if module.description is None else "; gate other layers with layers=[...]"),
         )
-    if not locked >= _LEAST_DIFFERENCE:
+    if not locked >= least:
         gated = "the chosen layers hardly matter to the output; gate others with layers=[...], or more with gates="
+        withheld = "withhold a larger share, or choose by influence; does the network have trained weights?"
         keyed = "the network hardly cares for the key; train longer, or add a step, or take other blocks"
         raise LockError(
             f"the locked network differs from the original by only {locked:.1e} of its output range",
-            hint=keyed if module.blocks is not None or module.channels else gated,
+            hint=withheld
+            if module.withheld.parts and module.gate is None
+            else keyed
+            if module.blocks is not None or module.channels
+            else gated,
         )
     return opened, locked
 

@@ -25,6 +25,9 @@ from keylatch.locks._preprocess import Preprocess
 from keylatch.locks._sealing import sealed_name
 from keylatch.locks._secret import LockSecret
 from keylatch.locks._sign_gates import mean_name
+from keylatch.locks._withheld._parts import Parts
+
+_NO_PARTS = Parts()
 
 
 def channel_key_name(index: int) -> str:
@@ -48,6 +51,7 @@ class LockedModule(nn.Module):
         blocks: Transforms the image by a key; before preprocessing if it takes bytes.
         preprocess: Maps the image to the network's own input, if they differ.
         channels: Name and channels of each feature map that is permuted inside the body.
+        withheld: Parts of the body's parameters that only a license brings; the parameters hold stand-ins for them.
     """
 
     def __init__(
@@ -62,8 +66,10 @@ class LockedModule(nn.Module):
         blocks: BlockGate | None = None,
         preprocess: Preprocess | None = None,
         channels: tuple[tuple[str, int], ...] = (),
+        withheld: Parts = _NO_PARTS,
     ) -> None:
         super().__init__()
+        self.withheld, self._is_opened = withheld, False
         self.spec, self.outputs, self.channels = spec, outputs, channels
         self.description, self.detector = description, detector
         self.gate, self.blocks, self.preprocess, self.body = gate, blocks, preprocess, body
@@ -73,7 +79,7 @@ class LockedModule(nn.Module):
         if self.detector is not None:
             return self.detector.to_json()
         own = self.own_spec.to_json()
-        method = "channels" if self.blocks is None else "blocks"
+        method = "blocks" if self.blocks is not None else self.withheld.method or "channels"
         facts: dict[str, Any] = (
             {"method": method, "input": own} if self.description is None else self.description.to_json()
         )
@@ -81,7 +87,7 @@ class LockedModule(nn.Module):
             facts["blocks"] = self.blocks.description.to_json()
         if self.channels:
             facts["channels"] = [{"name": name, "channels": count} for name, count in self.channels]
-        return facts
+        return facts | self.withheld.describe()
 
     @property
     def own_spec(self) -> InputSpec:
@@ -132,23 +138,24 @@ class LockedModule(nn.Module):
         """Names of the gate tensors, which are buffers of this module."""
         blocks = () if self.blocks is None else tuple(f"blocks.{name}" for name in self.blocks.gate_names())
         channels = self.channel_names()
-        if self.description is None:
-            return (*blocks, *channels, *(() if self.gate is None else ("gate.patch", "gate.mask")))
-        means = tuple(f"body.{mean_name(index)}" for index in range(len(self.description.layers)))
-        return (*blocks, *channels, "gate.patch", "gate.mask", *means, *self.withheld_names())
+        patch = () if self.gate is None else ("gate.patch", "gate.mask")
+        gates = 0 if self.description is None else len(self.description.layers)
+        means = tuple(f"body.{mean_name(index)}" for index in range(gates))
+        return (*blocks, *channels, *patch, *means, *self.withheld_names())
 
     def withheld_names(self) -> tuple[str, ...]:
-        """Names of the gate tensors that are weights of the network, in the graph's order."""
+        """Names of the gate tensors that are weights of the network: whole layers of a code lock, then parts."""
         count = 0 if self.description is None else len(self.description.sealed)
-        return tuple(f"body.{sealed_name(index)}" for index in range(count))
+        return (*(f"body.{sealed_name(index)}" for index in range(count)), *self.withheld.names())
 
     def channel_names(self) -> tuple[str, ...]:
         """Names of the gate tensors that permute feature maps, in the graph's order."""
         return tuple(f"body.{channel_key_name(index)}" for index in range(len(self.channels)))
 
     def gate_tensors(self) -> dict[str, torch.Tensor]:
-        """The gate tensors as they are now: locked defaults, or secret values inside `opened`."""
-        return {name: self.get_buffer(name) for name in self.gate_names()}
+        """The gate tensors as they are now: locked defaults, or secret values inside `opened`; parts are copies."""
+        parts = self.withheld.read(self.body)
+        return {name: parts[name] if name in parts else self.get_buffer(name) for name in self.gate_names()}
 
     def require_locked(self, verb: str) -> None:
         """Refuse to write an opened module out: its secret would be written too.
@@ -156,7 +163,7 @@ class LockedModule(nn.Module):
         Raises:
             LockError: If the gate tensors hold secret values.
         """
-        opened = self.gate is not None and bool(self.gate.mask.any())
+        opened = self._is_opened or (self.gate is not None and bool(self.gate.mask.any()))
         orders = [self.get_buffer(name).cpu() for name in self.channel_names()]
         permuted = any(not torch.equal(order, torch.arange(len(order))) for order in orders)
         if opened or permuted or (self.blocks is not None and self.blocks.is_open):
@@ -168,7 +175,8 @@ class LockedModule(nn.Module):
         Raises:
             LockError: If the secret is that of another lock.
         """
-        if not (self._has_code_of(secret) and self._has_blocks_of(secret) and self._has_channels_of(secret)):
+        others = self._has_blocks_of(secret) and self._has_channels_of(secret) and self.withheld.fits(secret.withheld)
+        if not (self._has_code_of(secret) and others):
             raise LockError("the secret does not fit this lock", hint="use the secret made with this locked network")
         values: dict[str, torch.Tensor] = {}
         if self.blocks is not None and secret.blocks is not None:
@@ -178,7 +186,9 @@ class LockedModule(nn.Module):
         if self.gate is not None:
             values |= {"gate.patch": self.gate.patch_value(secret.patch), "gate.mask": torch.ones_like(self.gate.mask)}
         defaults = self.gate_tensors()
-        for name, value in zip(self.gate_names()[len(values) :], (*secret.means, *secret.sealed), strict=True):
+        for name, value in zip(
+            self.gate_names()[len(values) :], (*secret.means, *secret.sealed, *secret.withheld), strict=True
+        ):
             values[name] = value.reshape(defaults[name].shape)
         return {name: value.to(defaults[name]) for name, value in values.items()}
 
@@ -219,16 +229,34 @@ class LockedModule(nn.Module):
     @contextmanager
     def opened(self, secret: LockSecret) -> Iterator[Self]:
         """Open the module for a while: the gate tensors hold the secret values inside the `with` block."""
-        defaults = {name: tensor.clone() for name, tensor in self.gate_tensors().items()}
-        try:
-            self._fill(self.secret_values(secret))
+        with self._filled(self.secret_values(secret)):
             yield self
+
+    @contextmanager
+    def restored(self, secret: LockSecret) -> Iterator[Self]:
+        """Put the withheld parts back for a while, and leave every other gate locked: what an exporter compares."""
+        values = self.secret_values(secret)
+        with self._filled({name: values[name] for name in self.withheld.names()}):
+            yield self
+
+    @contextmanager
+    def _filled(self, values: Mapping[str, torch.Tensor]) -> Iterator[None]:
+        tensors, before = self.gate_tensors(), self._is_opened
+        defaults = {name: tensors[name].clone() for name in values}
+        try:
+            self._is_opened = True
+            self._fill(values)
+            yield
         finally:
             self._fill(defaults)
+            self._is_opened = before
 
     def _fill(self, values: Mapping[str, torch.Tensor]) -> None:
-        for name, buffer in self.gate_tensors().items():
-            buffer.data.copy_(values[name])
+        parts = self.withheld.names()
+        for name, value in values.items():
+            if name not in parts:
+                self.get_buffer(name).data.copy_(value)
+        self.withheld.write(self.body, {name: value for name, value in values.items() if name in parts})
 
     def with_uint8_input(self) -> LockedModule:
         """The same lock for raw bytes, NHWC: scaling and layout become part of the graph."""
@@ -246,4 +274,5 @@ class LockedModule(nn.Module):
         return LockedModule(
             source, copy.deepcopy(self.body), self.outputs, description=self.description, detector=self.detector,
             gate=gate, blocks=blocks, preprocess=None if tabular else preprocess, channels=self.channels,
+            withheld=self.withheld,
         )  # fmt: skip

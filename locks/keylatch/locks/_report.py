@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from keylatch.locks._code import log2_chance_within
+from keylatch.locks._withheld._report import DomainReport, SealReport
 
 NEAR_CODES = (0, 1, 2, 4, 8, 16, 32, 64)
 
@@ -120,6 +121,9 @@ class LockReport:
         blocks: The block transform, if there is one.
         channels: The permuted feature maps, if there are any.
         detector: The detector of a detector lock, if it is one.
+        sealed_names: The parameters that a code lock's sealed tensors were, in order.
+        seal: Sealed weights, if there are any.
+        domains: Domains that need a license of their own, if there are any.
     """
 
     layers: tuple[LayerReport, ...]
@@ -133,6 +137,9 @@ class LockReport:
     blocks: BlockReport | None = None
     channels: ChannelReport | None = None
     detector: DetectorReport | None = None
+    sealed_names: tuple[str, ...] = ()
+    seal: SealReport | None = None
+    domains: DomainReport | None = None
 
     @property
     def gated_parameters(self) -> int:

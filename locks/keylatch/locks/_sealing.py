@@ -80,6 +80,12 @@ def first_layers(layers: Sequence[SealedLayer], share: float | None) -> list[Sea
     return chosen
 
 
+def sealed_names(layers: Sequence[SealedLayer]) -> tuple[str, ...]:
+    """The parameters that `seal` withholds of some layers, in its order: each weight, then its bias."""
+    arguments = [argument for layer in layers for argument in layer.node.args[1:3]]
+    return tuple(str(argument.target) for argument in arguments if isinstance(argument, fx.Node))
+
+
 def _is_layer(node: fx.Node) -> bool:
     return node.op == "call_function" and (node.target is LINEAR or str(node.target).startswith("aten.conv"))
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from keylatch.errors import FormatError
+from keylatch.errors import FormatError, LockError
 from keylatch.locks._block_transform import BlockTransform
 from keylatch.locks._channel_key import ChannelKey, has_channel_key
+
+DOMAIN = "domain."
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -26,6 +28,9 @@ class LockSecret:
         sealed: The withheld weights, float32, in the order of the lock's description.
         blocks: The block transform's key, if there is one.
         channels: The key of feature maps, if there is one.
+        withheld: The original weights of withheld parts, float32, in the order of the parts.
+        domains: For each domain the places where its mask withholds a weight: bool, of the shapes of `sealed` and
+            then of `withheld`.
     """
 
     code: torch.Tensor
@@ -34,6 +39,8 @@ class LockSecret:
     sealed: tuple[torch.Tensor, ...] = ()
     blocks: BlockTransform | None = None
     channels: ChannelKey | None = None
+    withheld: tuple[torch.Tensor, ...] = ()
+    domains: Mapping[str, tuple[torch.Tensor, ...]] = field(default_factory=dict)
 
     @classmethod
     def of_blocks(cls, transform: BlockTransform | None) -> Self:
@@ -50,6 +57,32 @@ class LockSecret:
         """The secret of a detector lock: a patch without a code, (C, k, k) uint8."""
         return replace(cls.of_blocks(None), patch=pixels.flatten())
 
+    @classmethod
+    def of_parts(cls, withheld: tuple[torch.Tensor, ...]) -> Self:
+        """The secret of a lock that only withholds weights."""
+        return replace(cls.of_blocks(None), withheld=withheld)
+
+    def for_domains(self, paid: Collection[str]) -> Self:
+        """What a license for some domains carries: weights that an unpaid domain's mask covers are zero.
+
+        Args:
+            paid: Names of domains.
+
+        Raises:
+            LockError: If there is no such domain.
+        """
+        unknown = sorted(set(paid) - set(self.domains))
+        if unknown:
+            raise LockError(
+                f"there is no domain {unknown[0]!r:.40}",
+                hint=f"the domains are {', '.join(sorted(self.domains)) or 'none: this lock has no domains'}",
+            )
+        values = (*self.sealed, *self.withheld)
+        for name, masks in self.domains.items():
+            if name not in paid:
+                values = tuple(value.masked_fill(mask, 0) for value, mask in zip(values, masks, strict=True))
+        return replace(self, sealed=values[: len(self.sealed)], withheld=values[len(self.sealed) :])
+
     def __repr__(self) -> str:
         others = "".join(f", {key!r}" for key in (self.blocks, self.channels) if key is not None)
         return f"LockSecret({len(self.code)} bits, {len(self.means)} gates{others})"
@@ -61,7 +94,13 @@ class LockSecret:
         """Named arrays for the vault."""
         means = {f"mean_{index}": mean.numpy() for index, mean in enumerate(self.means)}
         sealed = {f"sealed_{index}": value.contiguous().numpy() for index, value in enumerate(self.sealed)}
-        own = {"code": self.code.numpy(), "patch": self.patch.numpy(), **means, **sealed}
+        withheld = {f"withheld_{index}": value.contiguous().numpy() for index, value in enumerate(self.withheld)}
+        masks = {
+            f"{DOMAIN}{name}.{index}": mask.numpy()
+            for name, masks in self.domains.items()
+            for index, mask in enumerate(masks)
+        }
+        own = {"code": self.code.numpy(), "patch": self.patch.numpy(), **means, **sealed, **withheld, **masks}
         keys = [key.to_arrays() for key in (self.blocks, self.channels) if key is not None]
         return {name: array for arrays in (own, *keys) for name, array in arrays.items()}
 
@@ -75,15 +114,17 @@ class LockSecret:
         if not {"code", "patch"} <= arrays.keys():
             raise FormatError("the vault holds no lock secret", hint="use the vault that `keylatch lock` wrote")
         tensors = {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
-        means, sealed = (_numbered(tensors, name) for name in ("mean", "sealed"))
+        means, sealed, withheld = (_numbered(tensors, f"{name}_") for name in ("mean", "sealed", "withheld"))
+        names = {name.removeprefix(DOMAIN).rpartition(".")[0] for name in tensors if name.startswith(DOMAIN)}
+        domains = {name: _numbered(tensors, f"{DOMAIN}{name}.") for name in sorted(names)}
         keyed = any(name.startswith("blocks.") for name in arrays)
         blocks = BlockTransform.from_arrays(arrays) if keyed else None
         channels = ChannelKey.from_arrays(arrays) if has_channel_key(arrays) else None
-        return cls(tensors["code"], tensors["patch"], means, sealed, blocks, channels)
+        return cls(tensors["code"], tensors["patch"], means, sealed, blocks, channels, withheld, domains)
 
 
 def _numbered(tensors: Mapping[str, torch.Tensor], prefix: str) -> tuple[torch.Tensor, ...]:
-    names = [f"{prefix}_{index}" for index in range(sum(name.startswith(f"{prefix}_") for name in tensors))]
+    names = [f"{prefix}{index}" for index in range(sum(name.startswith(prefix) for name in tensors))]
     if not set(names) <= tensors.keys():
-        raise FormatError(f"the vault lacks a {prefix} tensor", hint="use the vault that `keylatch lock` wrote")
+        raise FormatError(f"the vault lacks a tensor {prefix}N", hint="use the vault that `keylatch lock` wrote")
     return tuple(tensors[name] for name in names)

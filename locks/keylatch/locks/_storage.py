@@ -20,6 +20,8 @@ from keylatch.locks._detector_lock._description import DetectorLockDescription
 from keylatch.locks._input_spec import InputSpec
 from keylatch.locks._locked_module import LockedModule
 from keylatch.locks._report import BlockReport, ChannelReport, DetectorReport, LayerReport, LockReport
+from keylatch.locks._withheld._parts import Parts
+from keylatch.locks._withheld._report import DomainReport, SealReport
 
 _ENTRY = "keylatch.lock.json"
 _BATCH = 2
@@ -58,6 +60,7 @@ def save_locked(path: str | PathLike[str], module: LockedModule, report: LockRep
         "lock": module.describe(),
         "outputs": {"names": list(module.outputs.names), "kind": module.outputs.kind},
         "report": report.to_json(),
+        "withheld": module.withheld.to_json(),
     }
     temporary = target.parent / f".{target.name}.{secrets.token_hex(8)}.pt2"
     try:
@@ -89,6 +92,7 @@ def load_locked(path: str | PathLike[str]) -> tuple[LockedModule, LockReport]:
         channels = tuple((layer["name"], int(layer["channels"])) for layer in facts.get("channels", ()))
         outputs = OutputLayout(tuple(lock["outputs"]["names"]), lock["outputs"]["kind"])
         report = _report(lock["report"])
+        withheld = Parts.from_json(lock["withheld"]) if lock.get("withheld", {}).get("method") else Parts()
     except FileNotFoundError:
         raise FormatError(f"locked module {path} does not exist", hint="make it with `keylatch lock`") from None
     except _UNREADABLE as error:
@@ -104,12 +108,15 @@ def load_locked(path: str | PathLike[str]) -> tuple[LockedModule, LockReport]:
         gate=None if described is None else described.gate(spec),
         blocks=blocks,
         channels=channels,
+        withheld=withheld,
     )
     return module, report
 
 
 def _report(data: dict[str, Any]) -> LockReport:
-    known = set(LockReport.__dataclass_fields__) - {"layers", "blocks", "channels", "detector"}
+    apart = {"layers", "blocks", "channels", "detector", "sealed_names", "seal", "domains"}
+    known = set(LockReport.__dataclass_fields__) - apart
+    seal, domains = data.get("seal"), data.get("domains")
     fields = {name: value for name, value in data.items() if name in known}
     blocks, channels, detector = data.get("blocks"), data.get("channels"), data.get("detector")
     return LockReport(
@@ -119,6 +126,9 @@ def _report(data: dict[str, Any]) -> LockReport:
         if channels is None
         else ChannelReport(tuple(channels["layers"]), tuple(channels["channels"]), channels["log2_key_space"]),
         detector=None if detector is None else DetectorReport(**detector),
+        sealed_names=tuple(data.get("sealed_names", ())),
+        seal=None if seal is None else SealReport.from_json(seal),
+        domains=None if domains is None else DomainReport.from_json(domains),
         **fields,
     )
 

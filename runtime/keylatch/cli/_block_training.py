@@ -12,7 +12,7 @@ from keylatch.cli._image_folder import class_names, read_image_folder
 from keylatch.errors import InputError, LockError
 from keylatch.keys import Vault
 
-_CODE = "code"
+_CODE, _SEAL = "code", "seal"
 _STEPS = ("shf", "np", "ffx")
 _DETECTORS: dict[str, Literal["A", "B"]] = {"detector-a": "A", "detector-b": "B"}
 
@@ -25,11 +25,13 @@ class Method:
         code: Whether a code lock is made.
         steps: Of the block transform; () without one.
         detector: ``A`` or ``B`` for a detector lock, which stands alone; "" without one.
+        seal: Whether a share of the weights is sealed, which stands alone.
     """
 
     code: bool
     steps: tuple[str, ...]
     detector: Literal["", "A", "B"] = ""
+    seal: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Method:
@@ -40,13 +42,15 @@ class Method:
         """
         if text in _DETECTORS:
             return cls(False, (), _DETECTORS[text])
+        if text == _SEAL:
+            return cls(False, (), seal=True)
         parts = text.split("+")
         unknown = [part for part in parts if part not in (_CODE, *_STEPS)]
         if unknown:
             raise LockError(
                 f"lock method {unknown[0]!r} is not available",
                 hint="use code, shf, np or ffx, or some of them joined by +, e.g. --method shf+np; "
-                "or detector-a or detector-b",
+                "or seal, detector-a or detector-b",
             )
         return cls(_CODE in parts, tuple(part for part in parts if part != _CODE))
 

@@ -30,6 +30,7 @@ def print_claims(claims: UnverifiedClaims, *, as_json: bool, extra: dict[str, st
         "expires_at": claims.expires_at,
         "max_list_age": claims.max_list_age,
         "cosigned": claims.cosignature_sha256 is not None,
+        "domains": None if claims.domains is None else list(claims.domains),
     }
     print_license(facts, as_json=as_json)
 
@@ -71,4 +72,6 @@ def _readable(name: str, value: Any) -> str:
         return f"{format_duration(value)}: opens only with a revocation list at most this old"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if name == "domains":
+        return ", ".join(value) or "none: the source domain only"
     return "\n".join(value) if isinstance(value, list) else str(value)

@@ -28,6 +28,7 @@ from keylatch.cli._options import (
     VaultKeyOption,
     passphrase_from,
 )
+from keylatch.cli._output import note_console
 from keylatch.keys import (
     IssuerKey,
     KnownDevice,
@@ -40,6 +41,7 @@ from keylatch.keys import (
     load_enrollment,
     open_issuer_key,
     read_claims_unverified,
+    read_recorded_license,
     renew_license,
 )
 
@@ -62,6 +64,10 @@ def issue(
         float | None,
         typer.Option("--max-list-age", min=0, help="Open only with a revocation list at most this many days old."),
     ] = None,
+    domain: Annotated[
+        list[str] | None,
+        typer.Option("--domain", help="Of a model with domains: one that is paid for; may be given several times."),
+    ] = None,
     cosign: CosignOption = None,
     vault_key: VaultKeyOption = None,
     ledger: LedgerOption = None,
@@ -79,7 +85,7 @@ def issue(
         license = issue_and_record(
             book,
             issuer=key,
-            model=_read_model(model, secret, key, vault_key, ask),
+            model=_read_model(model, secret, key, vault_key, ask, domain or []),
             devices=[KnownDevice(*load_enrollment(path)) for path in to],
             terms=LicenseTerms(customer=customer, not_before=start, expires_at=end, max_list_age=age),
             cosigner=load_cosigner(cosign, book, ask),
@@ -110,7 +116,8 @@ def renew(
         check_issuer(book, key.public)
         entry = find_entry(book, name)
         start, end = period(not_before, days)
-        values, fingerprint = read_secret_values(secret, entry.model_id, key, vault_key, ask)
+        paid = read_claims_unverified(read_recorded_license(book, entry.license_id)).domains or ()
+        values, fingerprint, _ = read_secret_values(secret, entry.model_id, key, vault_key, ask, paid)
         license = renew_license(
             book,
             entry.license_id,
@@ -128,11 +135,15 @@ def renew(
 
 
 def _read_model(
-    model: Path, secret: Path, issuer: IssuerKey, vault_key: str | None, ask: PassphraseCallback
+    model: Path, secret: Path, issuer: IssuerKey, vault_key: str | None, ask: PassphraseCallback, domains: list[str]
 ) -> LicensedModel:
     from keylatch.runtime import read_manifest
 
     manifest, model_id = read_manifest(model)
-    values, fingerprint = read_secret_values(secret, model_id, issuer, vault_key, ask)
+    values, fingerprint, paid = read_secret_values(secret, model_id, issuer, vault_key, ask, domains)
+    if paid == () and manifest.lock.get("method") == "domains":
+        note_console().print(
+            "note: no --domain, so this license serves the source domain only, as the file itself does"
+        )
     name = str(manifest.model["name"])
-    return LicensedModel(model_id=model_id, name=name, secret_values=values, fingerprint=fingerprint)
+    return LicensedModel(model_id=model_id, name=name, secret_values=values, fingerprint=fingerprint, domains=paid)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from keylatch.keys import (
     License,
     PassphraseCallback,
     current_time,
+    domains_of,
     open_issuer_key,
     read_claims_unverified,
     read_vault,
@@ -50,9 +51,22 @@ def period(not_before: datetime | None, days: float) -> tuple[int, int]:
 
 
 def read_secret_values(
-    vault: Path, model_id: str, issuer: IssuerKey, vault_key: str | None, ask: PassphraseCallback
-) -> tuple[Mapping[str, Any], Fingerprint | None]:
-    """A model's secret values out of a vault, as a license carries them, and what marks each license.
+    vault: Path,
+    model_id: str,
+    issuer: IssuerKey,
+    vault_key: str | None,
+    ask: PassphraseCallback,
+    domains: Sequence[str] = (),
+) -> tuple[Mapping[str, Any], Fingerprint | None, tuple[str, ...] | None]:
+    """A model's secret values out of a vault, as a license carries them, what marks each license, and its domains.
+
+    Args:
+        vault: The vault's file.
+        model_id: Of the model.
+        issuer: The issuer key, which may open the vault.
+        vault_key: Another key that it is sealed under.
+        ask: For passphrases.
+        domains: What the license is for; the domains come back as its claims have them, None for a model without any.
 
     Raises:
         FormatError: The vault has none for this model.
@@ -67,7 +81,8 @@ def read_secret_values(
             f"the vault {vault} holds no secrets for model {model_id[:8]}…",
             hint="give the vault that this model was exported with",
         )
-    return values_to_license(section), Fingerprint.from_arrays(section)
+    paid = tuple(sorted(set(domains))) if domains_of(section) else None
+    return values_to_license(section, domains), Fingerprint.from_arrays(section), paid
 
 
 def load_cosigner(path: Path | None, ledger: Ledger, ask: PassphraseCallback) -> CosignerKey | None:

@@ -27,6 +27,13 @@ def export(
     seal_weights: Annotated[
         bool, typer.Option("--seal-weights", help="Encrypt all weights; licenses bring their key.")
     ] = False,
+    side_file: Annotated[
+        bool | None,
+        typer.Option(
+            "--side-file/--no-side-file",
+            help="Withheld weights lie encrypted beside the model, and licenses bring their key; default: above 8 MiB.",
+        ),
+    ] = None,
     fingerprint: Annotated[
         bool, typer.Option("--fingerprint", help="Mark each license's weights: a leaked model then names its license.")
     ] = False,
@@ -62,6 +69,7 @@ def export(
             precision="float16" if fp16 else "float32",
             uint8_input=uint8,
             sealed_weights=seal_weights,
+            side_file="auto" if side_file is None else side_file,
             fingerprint=fingerprint,
             name=name,
         )

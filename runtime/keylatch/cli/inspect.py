@@ -14,6 +14,7 @@ from keylatch.cli._output import print_facts, print_json
 from keylatch.cli.license import show_license
 
 _NEAR_CODES = (1, 2, 4, 8, 16, 32)
+_WITHHOLDING = {"seal": "sealed weights", "domains": "domains: without a license the source domain alone"}
 
 
 def inspect(
@@ -34,7 +35,7 @@ def model_facts(path: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: If the model is not intact.
     """
-    from keylatch.runtime import read_model_files
+    from keylatch.runtime import VALUES_NAME, read_model_files
 
     with read_model_files(path) as files:
         files.finish()
@@ -51,9 +52,13 @@ def model_facts(path: Path) -> dict[str, Any]:
                 str(wrong): _log2_chance_within(bits, wrong) for wrong in _NEAR_CODES if wrong <= bits // 2
             },
         },
-        "gate": [{"name": t.name, "dtype": t.dtype, "shape": list(t.shape)} for t in manifest.gate],
+        "gate": [
+            {"name": t.name, "dtype": t.dtype, "shape": list(t.shape)} | ({"file": VALUES_NAME} if t.aside else {})
+            for t in manifest.gate
+        ],
         "files": {name: {"bytes": f.size_bytes, "sha256": f.sha256} for name, f in manifest.files.items()},
         "sealed_bytes": None if manifest.sealed is None else manifest.sealed.size_bytes,
+        "sealed_values_bytes": None if manifest.values is None else manifest.values.size_bytes,
         "intact": True,
     }
 
@@ -74,14 +79,23 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
     if lock["method"] == "detector":
         patch = f"{lock['patch']['size']}x{lock['patch']['size']} patch {lock['patch']['corner']}"
         yield "lock", f"detector, lock {lock['kind']}, {patch}"
+    if lock["method"] in ("seal", "domains"):
+        yield "lock", _WITHHOLDING[lock["method"]]
+    if "withheld" in lock:
+        weights, layers = sum(math.prod(part["shape"]) for part in lock["withheld"]), len(lock["withheld"])
+        yield "withheld weights", f"{weights:,} in {layers} tensors; licenses bring them"
+    if "domains" in lock:
+        yield "domains", f"{', '.join(lock['domains'])}; licenses name those that are paid for"
     if "blocks" in lock:
         size = lock["blocks"]["block_size"]
         yield "blocks", f"{'+'.join(lock['blocks']['steps'])}, {size} x {size} pixels"
     if "channels" in lock:
         yield "permuted maps", "\n".join(f"{each['name']} ({each['channels']} channels)" for each in lock["channels"])
-    yield "a license brings", ", ".join(tensor["name"] for tensor in facts["gate"])
+    yield "a license brings", ", ".join(tensor["name"] for tensor in facts["gate"] if "file" not in tensor) or "a key"
     if facts["sealed_bytes"] is not None:
         yield "sealed weights", f"{facts['sealed_bytes']:,} bytes, encrypted; a license brings their key"
+    if facts["sealed_values_bytes"] is not None:
+        yield "withheld values", f"{facts['sealed_values_bytes']:,} bytes, encrypted; a license brings their key"
     yield "files", "\n".join(f"{name}, {file['bytes']:,} bytes, intact" for name, file in facts["files"].items())
 
 

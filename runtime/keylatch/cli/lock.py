@@ -47,7 +47,8 @@ def lock(
     method: Annotated[
         str,
         typer.Option(
-            "--method", help="code; shf, np, ffx (block transforms); or several, joined by +; detector-a, detector-b."
+            "--method",
+            help="code; shf, np, ffx (block transforms); or several, joined by +; seal; detector-a, detector-b.",
         ),
     ] = "code",
     block_size: Annotated[int, typer.Option("--block-size", min=2, help="Side of a transform's blocks.")] = 4,
@@ -79,6 +80,10 @@ def lock(
             help="Share of the weights, first layers first, that only licenses carry; default 0.02, or a megabyte.",
         ),
     ] = None,
+    share: Annotated[
+        float | None, typer.Option("--share", help="Method seal: share of the weights to withhold, e.g. 0.01.")
+    ] = None,
+    by: Annotated[str, typer.Option("--by", help="Method seal: influence, first or random.")] = "influence",
     calibration: CalibrationOption = None,
     issuer: Annotated[
         str | None, typer.Option("--issuer", help="Seal the vault under this issuer key instead of a passphrase.")
@@ -88,11 +93,13 @@ def lock(
 ) -> None:
     """Lock a network: with a code, in seconds and without data, or with a key for its images."""
     wanted = Method.parse(method)
+    if wanted.seal != (share is not None):
+        raise typer.BadParameter("--share goes with --method seal, which wants it, e.g. --share 0.01")
     training = training_from(wanted, absorb, train, validation, epochs, subset, checkpoint)
     resumed = checkpoint is not None and checkpoint.exists() and secret.exists()
     check_free(out, *([] if resumed else [secret]))
     from keylatch.cli._source import load_network
-    from keylatch.locks import block_lock, code_lock, detector_lock, save_locked
+    from keylatch.locks import block_lock, code_lock, detector_lock, save_locked, seal_lock
 
     spec = spec_from(image, mean, std, layout)
     seal = vault_seal(issuer, passphrase_file, new=not resumed)
@@ -114,6 +121,9 @@ def lock(
                 gates=gates, sealed_share=sealed, calibration=calibration_from(calibration), blocks=blocks,
                 absorb=absorb,
             )  # fmt: skip
+        elif share is not None:
+            chosen: Any = by
+            locked = seal_lock(network, spec, share=share, by=chosen, calibration=calibration_from(calibration))
         elif wanted.detector:
             locked = detector_lock(
                 network, spec, kind=wanted.detector, patch_size=patch_size, corner=_corner(corner),
@@ -156,6 +166,7 @@ def _lines(facts: dict[str, Any], report: Any) -> list[tuple[str, object]]:
         ("time", f"{facts['seconds']} s"),
         *(_code_lines(report) if report.layers else []),
         *(_block_lines(report.blocks) if report.blocks is not None else []),
+        *(_seal_lines(report) if report.seal is not None else []),
         *(_detector_lines(report.detector) if report.detector is not None else []),
         ("unlocked error", f"{report.unlocked_error:.1e} of the output range"),
         ("locked difference", f"{report.locked_difference:.2f} of the output range"),
@@ -170,6 +181,15 @@ def _code_lines(report: Any) -> list[tuple[str, object]]:
         ("code", f"{report.code_bits} bits, margin {report.margin:.3f} of the pixel range"),
         ("false positives", f"2^{report.log2_false_positive} an image"),
         ("cost", f"none while running; opening goes over {report.gated_parameters:,} gated weights"),
+    ]
+
+
+def _seal_lines(report: Any) -> list[tuple[str, object]]:
+    seal = report.seal
+    measured = f", measured on {seal.calibration}" if seal.calibration else ""
+    return [
+        ("withheld", f"{report.sealed_parameters:,} of {report.parameters:,} weights, {seal.withheld_bytes:,} bytes"),
+        ("chosen by", f"{seal.by}, {seal.granularity} of {len(seal.layers)} tensors{measured}"),
     ]
 
 

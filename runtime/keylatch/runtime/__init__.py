@@ -9,6 +9,7 @@
     _manifest          what a locked model is made of
     _aligned_buffer    memory that starts on a page
     _sealed_weights    weights that lie encrypted beside the model
+    _sealed_values     withheld values that do
     _graph_scan        what a graph would make onnxruntime read
     _session_options   options and providers, without side doors
     _known_answer      proof that a session is really unlocked
@@ -42,6 +43,7 @@ from keylatch.runtime._manifest import (
     GRAPH_NAME,
     MANIFEST_NAME,
     SEALED_NAME,
+    VALUES_NAME,
     WEIGHTS_NAME,
     FileDigest,
     GateTensor,
@@ -49,7 +51,8 @@ from keylatch.runtime._manifest import (
     model_id_of,
     parse_manifest,
 )
-from keylatch.runtime._model_files import ModelFiles, read_manifest, read_model_files
+from keylatch.runtime._model_files import ModelFiles, read_manifest, read_model_files, read_sealed_values
+from keylatch.runtime._sealed_values import VALUES_KEY_NAME, VALUES_LABEL, pack_values
 from keylatch.runtime._sealed_weights import KEY_BYTES, KEY_NAME, SealedWeights, seal_weights
 from keylatch.runtime._session import InferenceSession
 
@@ -61,6 +64,9 @@ __all__ = [
     "KEY_NAME",
     "MANIFEST_NAME",
     "SEALED_NAME",
+    "VALUES_KEY_NAME",
+    "VALUES_LABEL",
+    "VALUES_NAME",
     "WEIGHTS_NAME",
     "Comparison",
     "FileDigest",
@@ -75,9 +81,11 @@ __all__ = [
     "known_answer_input",
     "model_id_of",
     "new_question",
+    "pack_values",
     "parse_manifest",
     "read_manifest",
     "read_model_files",
+    "read_sealed_values",
     "scan_graph",
     "seal_weights",
     "values_to_license",

@@ -11,13 +11,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from keylatch.errors import IntegrityError
-from keylatch.keys import without_fingerprint
+from keylatch.keys import for_domains, without_fingerprint
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -110,16 +110,20 @@ def seal_known_answer(vault: Mapping[str, Array]) -> dict[str, Array]:
     }
 
 
-def values_to_license(section: Mapping[str, Array]) -> dict[str, Array]:
+def values_to_license(section: Mapping[str, Array], domains: Collection[str] = ()) -> dict[str, Array]:
     """What a license carries for a model, from the model's section of the vault.
 
     Args:
         section: Secret values by gate tensor name, and the known answer's question and answer; what marks licenses
             stays in the vault.
+        domains: Of a model with domains, those that are paid for.
+
+    Raises:
+        FormatError: The model has no such domain.
     """
-    own = without_fingerprint(section)
+    own = for_domains(without_fingerprint(section), domains)
     gate = {name: value for name, value in own.items() if not name.startswith(PREFIX)}
-    return gate | seal_known_answer(section)
+    return gate | seal_known_answer(own)
 
 
 def split_license(values: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:

@@ -23,12 +23,14 @@ from keylatch.runtime._manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
     SEALED_NAME,
+    VALUES_NAME,
     WEIGHTS_NAME,
     FileDigest,
     Manifest,
     model_id_of,
     parse_manifest,
 )
+from keylatch.runtime._sealed_values import VALUES_LABEL, Array, unpack_values
 from keylatch.runtime._sealed_weights import SealedWeights, unseal_weights
 
 _CHUNK_BYTES = 4 * 2**20
@@ -50,6 +52,8 @@ class ModelFiles:
         weights: model.onnx.data, being read; None if there is none.
         weights_digest: Its digest, being computed; None if they are verified already.
         unseal: From the license's key to sealed weights, decrypted; None if they are not sealed.
+        unseal_values: From the license's key to the withheld values beside the model, by gate tensor name; None if
+            there are none.
     """
 
     manifest: Manifest
@@ -60,6 +64,7 @@ class ModelFiles:
     weights: Future[Buffer] | None
     weights_digest: Future[None] | None
     unseal: Callable[[bytes], Buffer] | None = None
+    unseal_values: Callable[[bytes], dict[str, Array]] | None = None
 
     def external(self, key: bytes | None = None) -> dict[str, Buffer]:
         """File name to bytes, for every file that holds external data; waits for the weights to be read.
@@ -132,7 +137,24 @@ def read_model_files(directory: Path) -> Iterator[ModelFiles]:
         facts = scan_graph(graph)
         require_contained(facts, {*manifest.files, WEIGHTS_NAME} if manifest.sealed else set(manifest.files))
         unseal = None if manifest.sealed is None else partial(_unseal, folder, model_id, manifest.sealed)
-        yield ModelFiles(manifest, model_id, graph, facts, gate, weights, weights_digest, unseal)
+        values = None if manifest.values is None else partial(_unseal_values, folder, model_id, manifest)
+        yield ModelFiles(manifest, model_id, graph, facts, gate, weights, weights_digest, unseal, values)
+
+
+def read_sealed_values(directory: Path, key: bytes) -> dict[str, Array]:
+    """The withheld values beside a locked model, for its owner.
+
+    Args:
+        directory: The model's.
+        key: 32 bytes, from a license or the vault.
+
+    Raises:
+        ArtifactError: There are none, or a file is missing.
+        IntegrityError: They do not open.
+    """
+    manifest, model_id = read_manifest(directory)
+    with _directory(directory) as folder:
+        return _unseal_values(folder, model_id, manifest, key)
 
 
 @contextmanager
@@ -228,7 +250,20 @@ def _read_weights(folder: int, expected: FileDigest, arrived: Callable[[memoryvi
 
 def _unseal(folder: int, model_id: str, sealed: SealedWeights, key: bytes) -> Buffer:
     with _opened(folder, SEALED_NAME, limit=sealed.size_bytes, expected=sealed.size_bytes) as (descriptor, _):
-        return unseal_weights(lambda part, offset: os.preadv(descriptor, [part], offset), key, model_id, sealed)
+        return unseal_weights(partial(_read_at, descriptor), key, model_id, sealed)
+
+
+def _unseal_values(folder: int, model_id: str, manifest: Manifest, key: bytes) -> dict[str, Array]:
+    sealed = manifest.values
+    if sealed is None:
+        raise ArtifactError("the locked model has no sealed values", hint=_HINT)
+    with _opened(folder, VALUES_NAME, limit=sealed.size_bytes, expected=sealed.size_bytes) as (descriptor, _):
+        read = partial(_read_at, descriptor)
+        return unpack_values(manifest.aside, unseal_weights(read, key, model_id, sealed, label=VALUES_LABEL))
+
+
+def _read_at(descriptor: int, part: memoryview, offset: int) -> int:
+    return os.preadv(descriptor, [part], offset)
 
 
 def _require_digest(name: str, digest: Any, expected: FileDigest) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -31,7 +32,7 @@ MAX_CHUNK_BYTES = 2**26
 KEY_BYTES = 32
 KEY_NAME = "sealed_weights.key"
 _TAG_BYTES = 16
-_LABEL = b"keylatch/1 sealed weights"
+LABEL = b"keylatch/1 sealed weights"
 _MAX_THREADS = 8
 
 
@@ -63,24 +64,29 @@ class SealedWeights:
         return cls(plain_bytes + _TAG_BYTES * max(1, -(-plain_bytes // chunk_bytes)), chunk_bytes)
 
 
-def seal_weights(source: Path, target: Path, key: bytes, model_id: str, sealed: SealedWeights) -> None:
+def seal_weights(
+    source: Path | BinaryIO, target: Path, key: bytes, model_id: str, sealed: SealedWeights, *, label: bytes = LABEL
+) -> None:
     """Encrypt a file of weights.
 
     Args:
-        source: The plain weights.
+        source: The plain weights, a file or a stream.
         target: The file to write.
         key: 32 fresh random bytes, never used for another file.
         model_id: Of the manifest that names `sealed`, hex.
         sealed: `SealedWeights.of` the source's size.
+        label: What the file is, in the associated data.
     """
     cipher = AESGCM(key)
-    with source.open("rb") as plain, target.open("wb") as out:
+    with source.open("rb") if isinstance(source, Path) else source as plain, target.open("wb") as out:
         for index in range(sealed.chunks):
             piece = plain.read(sealed.chunk_bytes)
-            out.write(cipher.encrypt(_nonce(index), piece, _associated(model_id, index, sealed.chunks)))
+            out.write(cipher.encrypt(_nonce(index), piece, _associated(label, model_id, index, sealed.chunks)))
 
 
-def unseal_weights(read: Callable[[memoryview, int], int], key: bytes, model_id: str, sealed: SealedWeights) -> Buffer:
+def unseal_weights(
+    read: Callable[[memoryview, int], int], key: bytes, model_id: str, sealed: SealedWeights, *, label: bytes = LABEL
+) -> Buffer:
     """Decrypt weights on a few threads, chunk by chunk, so that only one copy of them is ever in memory.
 
     Args:
@@ -88,6 +94,7 @@ def unseal_weights(read: Callable[[memoryview, int], int], key: bytes, model_id:
         key: From the license.
         model_id: Of the model that the license is for.
         sealed: From its manifest.
+        label: What the file is.
 
     Returns:
         (plain_bytes,) uint8.
@@ -109,7 +116,7 @@ def unseal_weights(read: Callable[[memoryview, int], int], key: bytes, model_id:
             size = _read_fully(read, chunk, index * len(chunk))
             start = index * sealed.chunk_bytes
             plain = view[start : start + size - _TAG_BYTES]
-            cipher.decrypt_into(_nonce(index), chunk[:size], _associated(model_id, index, sealed.chunks), plain)
+            cipher.decrypt_into(_nonce(index), chunk[:size], _associated(label, model_id, index, sealed.chunks), plain)
 
     threads = min(_MAX_THREADS, sealed.chunks, os.cpu_count() or 1)
     try:
@@ -135,5 +142,5 @@ def _nonce(index: int) -> bytes:
     return index.to_bytes(12, "big")
 
 
-def _associated(model_id: str, index: int, chunks: int) -> bytes:
-    return _LABEL + bytes.fromhex(model_id) + index.to_bytes(8, "big") + bytes([index == chunks - 1])
+def _associated(label: bytes, model_id: str, index: int, chunks: int) -> bytes:
+    return label + bytes.fromhex(model_id) + index.to_bytes(8, "big") + bytes([index == chunks - 1])

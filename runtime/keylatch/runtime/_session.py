@@ -31,6 +31,7 @@ from keylatch.runtime._input_check import explain_inputs
 from keylatch.runtime._manifest import Manifest
 from keylatch.runtime._model_files import ModelFiles, read_model_files
 from keylatch.runtime._opening import Array, Opened, open_license, put_in_place, remember, wipe
+from keylatch.runtime._sealed_values import VALUES_KEY_NAME
 from keylatch.runtime._sealed_weights import KEY_NAME
 from keylatch.runtime._session_options import Providers, private_options, require_provider, usable_providers
 
@@ -177,20 +178,26 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
         # the model or the environment.
         names, settings = providers
         values = {} if opened is None else dict(opened.values)
-        key = values.pop(KEY_NAME, None)
+        key, values_key = values.pop(KEY_NAME, None), values.pop(VALUES_KEY_NAME, None)
+        aside = {}
+        if files.unseal_values is not None and values_key is not None:
+            aside = files.unseal_values(values_key.tobytes())
         # onnxruntime uses them where they lie
         self._external = external = files.external(None if key is None else key.tobytes())
-        put_in_place(options, external, values)
-        _Plain.__init__(
-            self,
-            files.graph,
-            options,
-            names,
-            settings,
-            enable_fallback=0,
-            read_config_from_model=0,
-            disabled_optimizers=disabled_optimizers,
-        )
+        try:
+            put_in_place(options, external, values | aside)
+            _Plain.__init__(
+                self,
+                files.graph,
+                options,
+                names,
+                settings,
+                enable_fallback=0,
+                read_config_from_model=0,
+                disabled_optimizers=disabled_optimizers,
+            )
+        finally:
+            wipe(aside)
         files.finish()
         require_provider(names, self.get_providers())
 

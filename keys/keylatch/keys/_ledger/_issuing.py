@@ -41,12 +41,14 @@ class LicensedModel:
         name: The model's name, for people.
         secret_values: Gate tensor name to secret value; these go into the license and never into the ledger.
         fingerprint: Marks each license; None leaves them all alike.
+        domains: What the values were chosen for; None for a model without domains.
     """
 
     model_id: str
     name: str
     secret_values: Mapping[str, Array] = field(repr=False)
     fingerprint: Fingerprint | None = None
+    domains: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ def issue_in(
         cosigner=cosigner,
         fingerprint=model.fingerprint,
         mark=None if renews is None else mark_of(db, renews),
+        domains=model.domains,
     )
     claims = read_claims_unverified(license.jwt)
     _record_parties(db, claims, model, devices, cosigner)

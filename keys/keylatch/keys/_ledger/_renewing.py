@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from keylatch.errors import LedgerError
+from keylatch.keys._claims import UnverifiedClaims
 from keylatch.keys._cosignature import CosignerKey
 from keylatch.keys._device_key import DevicePublicKey
 from keylatch.keys._device_secret import AnyDevicePublicKey
@@ -44,7 +45,7 @@ def renew_license(
         ledger: The ledger.
         license_id: The license to renew; it stays valid until its end.
         issuer: Signs the new license.
-        secret_values: The model's gate tensors.
+        secret_values: The model's gate tensors, for the domains of the license to renew, which stay.
         not_before: First second of the new license, seconds since the epoch.
         expires_at: First second after it.
         cosigner: Signs it too; needed if the license to renew was cosigned.
@@ -58,12 +59,16 @@ def renew_license(
     """
     with ledger.writing() as db:
         entry = entry_in(db, license_id)
-        _check_renewable(db, entry, cosigner)
+        claims = _check_renewable(db, entry, cosigner)
         license = issue_in(
             db,
             issuer=issuer,
             model=LicensedModel(
-                model_id=entry.model_id, name=entry.model_name, secret_values=secret_values, fingerprint=fingerprint
+                model_id=entry.model_id,
+                name=entry.model_name,
+                secret_values=secret_values,
+                fingerprint=fingerprint,
+                domains=claims.domains,
             ),
             devices=[_known_device(db, thumbprint) for thumbprint in entry.devices],
             terms=LicenseTerms(
@@ -77,14 +82,15 @@ def renew_license(
         return license
 
 
-def _check_renewable(db: sqlite3.Connection, entry: LedgerEntry, cosigner: CosignerKey | None) -> None:
+def _check_renewable(db: sqlite3.Connection, entry: LedgerEntry, cosigner: CosignerKey | None) -> UnverifiedClaims:
     if entry.revoked_at is not None:
         found = f"license {entry.license_id} was revoked, and a revoked license is not renewed"
         raise LedgerError(found, hint="issue a new one with keylatch license issue")
-    cosigned = read_claims_unverified(license_in(db, entry.license_id).jwt).cosignature_sha256 is not None
-    if cosigned and cosigner is None:
+    claims = read_claims_unverified(license_in(db, entry.license_id).jwt)
+    if claims.cosignature_sha256 is not None and cosigner is None:
         found = f"license {entry.license_id} is cosigned, and its devices may demand that of the next one"
         raise LedgerError(found, hint="give the cosigner key with --cosign")
+    return claims
 
 
 def _known_device(db: sqlite3.Connection, thumbprint: str) -> KnownDevice:

@@ -1,0 +1,131 @@
+"""The lock `seal`: a share of the weights is withheld, and plausible random ones stand in for them.
+
+Cryptographic strength for what is withheld, without training and without data. What is left of the network is public,
+so how far fine-tuning repairs it is a matter of measurement (docs/results.md).
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+
+import torch
+from torch import fx, nn
+
+from keylatch.errors import LockError
+from keylatch.locks._capture import capture, drop_unused
+from keylatch.locks._fold_batch_norm import tensor_at
+from keylatch.locks._gate_sites import multiply_adds_of
+from keylatch.locks._input_spec import InputSpec
+from keylatch.locks._lock_proof import CHECK_IMAGES, device_of, images_for, prove, reference_outputs
+from keylatch.locks._locked import Locked
+from keylatch.locks._locked_module import LockedModule
+from keylatch.locks._randomness import SEED_BYTES, SeededDraws
+from keylatch.locks._report import LockReport
+from keylatch.locks._sealing import find_layers
+from keylatch.locks._secret import LockSecret
+from keylatch.locks._withheld._choice import Granularity, Order, order_of, parts_within, units_of
+from keylatch.locks._withheld._influence import IMAGES, row_influences
+from keylatch.locks._withheld._part import Part
+from keylatch.locks._withheld._parts import Parts
+from keylatch.locks._withheld._report import SealReport
+from keylatch.locks._withheld._stand_ins import plausible
+
+_BYTES = 4  # float32
+
+
+def seal_lock(
+    model: nn.Module | torch.export.ExportedProgram,
+    spec: InputSpec,
+    *,
+    share: float,
+    by: Order = "influence",
+    granularity: Granularity = "rows",
+    calibration: torch.Tensor | None = None,
+    seed: bytes | None = None,
+    limit_bytes: int | None = None,
+) -> Locked:
+    """Lock a network by withholding a share of its weights.
+
+    Args:
+        model: A module in evaluation mode whose forward takes one image batch, or its exported program with a free
+            batch dimension. It is copied, not changed.
+        spec: Size and value range of its images.
+        share: Of the weights of all convolutions and linear layers, above 0; 1 withholds their biases too.
+        by: ``influence``, what changes the outputs most for each weight; ``first``, from the first layer; ``random``.
+        granularity: ``rows``, the weights of one output channel; or whole ``tensors``.
+        calibration: Unlabeled images as the model takes them, (N, *spec.shape), to measure influence on; default: made
+            ones.
+        seed: 32 bytes that the stand-ins and a random choice are drawn from; public, default fresh.
+        limit_bytes: Refuse to withhold more than that, in bytes of float32.
+
+    Returns:
+        The locked module, its secret and a report.
+
+    Raises:
+        LockError: The share is no share, more than the limit, or too small to matter.
+    """
+    if not 0 < share <= 1:  # false for nan
+        raise LockError(f"a share of {share} is not above 0 and at most 1", hint="give e.g. 0.01 for one per cent")
+    _check_choice(by, granularity)
+    graph, outputs = capture(model, spec)
+    images = images_for(spec, calibration).to(device_of(graph))[:IMAGES]
+    reference = reference_outputs(graph, images[:CHECK_IMAGES])
+    draws = SeededDraws(secrets.token_bytes(SEED_BYTES) if seed is None else seed, "sealed weights")
+    parts, total = _choose(graph, share, by, granularity, images, draws)
+    withheld = sum(part.weights for part in parts)
+    if limit_bytes is not None and withheld * _BYTES > limit_bytes:
+        raise LockError(
+            f"a share of {share} withholds {withheld * _BYTES:,} bytes, expected at most {limit_bytes:,}",
+            hint="give a smaller share, or no limit: values that are too large for licenses go into a side file",
+        )
+    multiply_adds = multiply_adds_of(graph)
+    module = LockedModule(spec, drop_unused(graph), outputs, withheld=Parts("seal", parts))
+    module.requires_grad_(True)
+    named = dict(zip(module.withheld.names(), parts, strict=True))
+    originals = tuple(value.float().cpu() for value in module.withheld.read(module.body).values())
+    stand_ins = {
+        name: plausible(part, module.body.get_parameter(part.parameter), draws) for name, part in named.items()
+    }
+    module.withheld.write(module.body, stand_ins)
+    secret = LockSecret.of_parts(originals)
+    errors = prove(module, secret, images[:CHECK_IMAGES], reference)
+    source = "" if by != "influence" or share == 1 else "made images" if calibration is None else "calibration images"
+    layers = tuple(part.parameter for part in parts)
+    facts = SealReport(by, granularity, withheld / total, withheld * _BYTES, layers, source)
+    report = LockReport((), 0, 0.0, multiply_adds, *errors, total, withheld)
+    return Locked(module, secret, replace(report, seal=facts))
+
+
+def _check_choice(by: str, granularity: str) -> None:
+    if by not in ("influence", "first", "random"):
+        raise LockError(f"weights cannot be chosen by {by!r:.20}", hint="use influence, first or random")
+    if granularity not in ("rows", "tensors"):
+        raise LockError(f"weights cannot be withheld by {granularity!r:.20}", hint="use rows or tensors")
+
+
+def _choose(
+    graph: fx.GraphModule,
+    share: float,
+    by: Order,
+    granularity: Granularity,
+    images: torch.Tensor,
+    draws: SeededDraws,
+) -> tuple[tuple[Part, ...], int]:
+    """The parts to withhold, and how many weights there are to choose from."""
+    layers = find_layers(graph)
+    if not layers:
+        raise LockError(
+            "the network has no convolution or linear layer of its own to withhold",
+            hint="weights that are used twice, or computed, cannot be withheld",
+        )
+    total = sum(layer.parameters for layer in layers)
+    shapes = {layer.name: tuple(graph.get_parameter(layer.name).shape) for layer in layers}
+    if share == 1:
+        arguments = [argument for layer in layers for argument in layer.node.args[1:3]]
+        names = {str(argument.target): tensor_at(graph, argument) for argument in arguments if argument is not None}
+        return tuple(Part.whole(name, tuple(value.shape)) for name, value in names.items() if value is not None), total
+    influences = row_influences(graph, shapes, images, draws) if by == "influence" else {}
+    units = units_of(shapes, granularity)
+    order = order_of(units, by, draws, influences)
+    return parts_within(shapes, units, order, round(share * total), skip=by != "first"), total

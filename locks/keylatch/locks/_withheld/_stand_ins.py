@@ -1,0 +1,43 @@
+"""What stands in the file where weights are withheld, and which weights can be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import fx
+
+from keylatch.errors import LockError
+from keylatch.locks._fold_batch_norm import count_uses
+from keylatch.locks._randomness import SeededDraws
+from keylatch.locks._withheld._part import Part
+
+_LEAST_SPREAD = 1e-3
+
+
+def require_usable(body: fx.GraphModule, parts: Sequence[Part]) -> None:
+    """Refuse parts of a parameter that the network reads in two places: an exporter may write it twice.
+
+    Raises:
+        LockError: If there is one.
+    """
+    uses = count_uses(body)
+    tied = [part.parameter for part in parts if uses[id(body.get_parameter(part.parameter))] > 1]
+    if tied:
+        raise LockError(
+            f"the network uses {tied[0]} more than once, and weights of it cannot be withheld",
+            hint="leave this parameter out",
+        )
+
+
+def plausible(part: Part, full: torch.Tensor, draws: SeededDraws) -> torch.Tensor:
+    """Random stand-ins for a part, with the mean and variance of the whole tensor's weights.
+
+    Args:
+        part: The part.
+        full: The parameter.
+        draws: Public draws.
+    """
+    spread, mean = torch.std_mean(full.detach().double().cpu(), correction=0)
+    # Biases of a fresh network are all zero, and exporters merge equal tensors into one.
+    return (draws.normal(*part.shape) * spread.clamp(min=_LEAST_SPREAD) + mean).to(full)
