@@ -8,6 +8,7 @@ from keylatch.cli import (
     audit,
     bench,
     demo,
+    demo_domains,
     device,
     export,
     inspect,
@@ -29,6 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("demo")(demo.demo)
+app.command("demo-domains")(demo_domains.demo_domains)
 app.command("lock")(lock.lock)
 app.command("export")(export.export)
 app.command("inspect")(inspect.inspect)
