@@ -83,6 +83,8 @@ class Bench:
             loss = BASELINES[method]
             return baselines.train(network, SPEC, loss, ours, theirs, epochs=EPOCHS[method], batch=BATCH), {}
         setting, given = _given(MAP_SETTINGS[method], ours, target, theirs)
+        # DF looks at no target: its masks are learned once for a source.
+        learned_for = source if setting == "DF" else f"{source}.{target}"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DomainWarning)  # overlaps are in the report
             learned = learn_domain_masks(
@@ -91,7 +93,7 @@ class Bench:
                 setting=setting,
                 epochs=EPOCHS[method],
                 batch=BATCH,
-                checkpoint=self.work / f"{method}.{source}.{target}.checkpoint",
+                checkpoint=self.work / f"{method}.{learned_for}.checkpoint",
                 augment=shifted,
                 mixed_precision=True,
                 progress=_tell,
@@ -100,6 +102,7 @@ class Bench:
         torch.save(learned.masks, self.work / f"{method}.{source}.{target}.masks")
         report = learned.report
         facts = {
+            "seconds": report.seconds,
             "withheld_share": report.domains[0].share,
             "overlaps": [overlap.to_json() for overlap in report.overlaps],
         }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol, TypeAlias
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from keylatch.locks._mask_pruning._objective import Batch, Labeled
 from keylatch.locks._mask_pruning._synthesis import Synthesis
 
 Train: TypeAlias = Callable[[torch.Tensor], None]
+Precision: TypeAlias = Callable[[], AbstractContextManager[Any]]
 
 _MADE_IMAGES = 2_048  # of an epoch without data
 
@@ -63,6 +65,7 @@ class SourceFreeBatches:
         targets: Given, with the labels that the network gives them.
         batch: Images of each domain in a step.
         device: Where the network is.
+        precision: Opens mixed precision, if it was asked for.
     """
 
     def __init__(
@@ -73,8 +76,10 @@ class SourceFreeBatches:
         targets: Mapping[str, ImageSet],
         batch: int,
         device: torch.device,
+        precision: Precision,
     ) -> None:
         self._network, self._targets, self._batch, self._device = network, targets, batch, device
+        self._precision = precision
         self._synthesis = Synthesis(spec, classes).to(device)
 
     @property
@@ -87,14 +92,17 @@ class SourceFreeBatches:
         steps = -(-max(map(len, self._targets.values())) // self._batch)
         drawn = {name: _shuffled(data, steps, self._batch) for name, data in self._targets.items()}
         for step in range(steps):
-            train(self._synthesis.make(self._network, self._batch, self._device).loss)
+            with self._precision():
+                loss = self._synthesis.loss(self._network, self._batch, self._device)
+            train(loss)
             self._synthesis.remember()
             targets = {name: _taken(data, drawn[name][step], self._device) for name, data in self._targets.items()}
             yield Batch(self.source(self._batch), targets)
 
     def source(self, count: int) -> Labeled:
         """Images of both generators."""
-        return self._synthesis.draw(count, self._device)
+        with self._precision():
+            return self._synthesis.draw(count, self._device)
 
 
 class DataFreeBatches:
@@ -107,29 +115,43 @@ class DataFreeBatches:
         name: What the domains beside the source are called.
         batch: Images of each domain in a step.
         device: Where the network is.
+        precision: Opens mixed precision, if it was asked for.
     """
 
     def __init__(
-        self, network: nn.Module, spec: InputSpec, classes: int, name: str, batch: int, device: torch.device
+        self,
+        network: nn.Module,
+        spec: InputSpec,
+        classes: int,
+        name: str,
+        batch: int,
+        device: torch.device,
+        precision: Precision,
     ) -> None:
         self._network, self._name, self._batch, self._device = network, name, batch, device
+        self._precision = precision
         self._synthesis, self._neighbors = Synthesis(spec, classes).to(device), Neighbors(spec).to(device)
         self.made: nn.Module = nn.ModuleList([self._synthesis, self._neighbors])
 
     def epoch(self, train: Train) -> Iterator[Batch]:
         """As many images of the source as of its neighbors."""
         for _ in range(-(-_MADE_IMAGES // self._batch)):
-            train(self._synthesis.make(self._network, self._batch, self._device).loss)
+            with self._precision():
+                loss = self._synthesis.loss(self._network, self._batch, self._device)
+            train(loss)
             self._synthesis.remember()
             pixels, labels = self.source(self._batch)
-            train(self._neighbors.loss(self._network, pixels, labels))
+            with self._precision():
+                loss = self._neighbors.loss(self._network, pixels, labels)
+            train(loss)
             with torch.no_grad():
                 moved = self._neighbors(pixels, self._neighbors.draw(len(pixels), self._device))
             yield Batch((pixels, labels), {self._name: (moved, labels)})
 
     def source(self, count: int) -> Labeled:
         """Images of both generators."""
-        return self._synthesis.draw(count, self._device)
+        with self._precision():
+            return self._synthesis.draw(count, self._device)
 
 
 def _shuffled(data: ImageSet, steps: int, batch: int) -> list[torch.Tensor]:

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from keylatch.locks._input_spec import InputSpec
 
-_NOISE, _WIDTH = 64, 64
+_NOISE, _WIDTH = 64, 48
 _DOUBLINGS = 3
 
 
@@ -41,7 +41,7 @@ class ImageGenerator(nn.Module):
         for step, block in enumerate(self.blocks, start=1):
             size = self._size if step == _DOUBLINGS else [2**step * side for side in self._start]
             values = block(functional.interpolate(values, size=size, mode="nearest"))
-        return torch.sigmoid(self.leave(values))
+        return torch.sigmoid(self.leave(values).float())
 
     def draw(self, count: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """Noise and classes for some images, drawn on the CPU: the same on every device."""

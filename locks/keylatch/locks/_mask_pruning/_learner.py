@@ -21,7 +21,7 @@ from keylatch.locks._mask_pruning._settings import LearningSettings
 from keylatch.locks._training_checkpoint import EpochResult, TrainingState
 from keylatch.locks._training_device import random_numbers
 
-_GENERATOR_RATE = 2e-3
+_GENERATOR_RATE = 5e-3
 # Adam moves every score equally far, however little its weight matters; a large epsilon beside gradients of unit size
 # makes steps follow influence, and masks some ten times smaller.
 _EPSILON = 1.0
@@ -59,24 +59,27 @@ class Learner:
         return TrainingState(everything, torch.optim.Adam(groups), scaler)
 
     def epoch(self, state: TrainingState, batches: Batches, names: Sequence[str]) -> EpochResult:
-        """One epoch: its mean loss, and the accuracy on source images with all masks applied."""
-        done, settings = len(state.history), self.settings
+        """One epoch: its mean loss, and the accuracy on source images with all masks applied.
+
+        While only generators are trained, the loss is theirs.
+        """
+        done, settings, losses = len(state.history), self.settings, _Mean(self.settings.device)
         state.optimizer.param_groups[0]["lr"] = settings.rate(done)
-        total, steps = torch.zeros((), device=settings.device), 0
+        learning = done >= settings.warm_up
+
+        def train(loss: torch.Tensor) -> None:
+            self._step(state, loss)
+            if not learning:
+                losses.add(loss)
+
         with random_numbers(settings.device, seed_for(settings.seed, f"masks {done}")):
-            for batch in batches.epoch(lambda loss: self._step(state, loss)):
-                loss = self._loss(batch, _unpaid(names))
-                if done >= settings.warm_up:
+            for batch in batches.epoch(train):
+                if learning:
+                    loss = self._loss(batch, _unpaid(names))
                     self._step(state, loss)
-                total, steps = total + loss.detach(), steps + 1
+                    losses.add(loss)
             accuracy = self._accuracy(batches, names)
-        mean = float(total) / steps
-        if not math.isfinite(mean):
-            raise LockError(
-                f"the loss is {mean} in epoch {done + 1}, expected a number",
-                hint=f"take a smaller learning_rate, such as {settings.learning_rate / 10:g}",
-            )
-        return EpochResult(mean, accuracy)
+        return EpochResult(losses.require_finite(done + 1, settings.learning_rate), accuracy)
 
     def _step(self, state: TrainingState, loss: torch.Tensor) -> None:
         state.optimizer.zero_grad(set_to_none=True)
@@ -113,6 +116,25 @@ def _to_unit_size(gradients: Sequence[torch.Tensor]) -> None:
         size = torch.as_tensor(squares / sum(gradient.numel() for gradient in gradients)).sqrt()
         for gradient in gradients:
             gradient.div_(size + _TINY)
+
+
+class _Mean:
+    """A mean that is looked at once, at the end: reading it from a GPU waits."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._total, self._count = torch.zeros((), device=device), 0
+
+    def add(self, value: torch.Tensor) -> None:
+        self._total, self._count = self._total + value.detach(), self._count + 1
+
+    def require_finite(self, epoch: int, learning_rate: float) -> float:
+        mean = float(self._total) / self._count
+        if not math.isfinite(mean):
+            raise LockError(
+                f"the loss is {mean} in epoch {epoch}, expected a number",
+                hint=f"take a smaller learning_rate, such as {learning_rate / 10:g}",
+            )
+        return mean
 
 
 def _unpaid(names: Sequence[str]) -> list[str]:

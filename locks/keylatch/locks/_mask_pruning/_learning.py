@@ -89,7 +89,7 @@ def learn_domain_masks(
         target_weight: lambda.
         target_cap: alpha.
         epochs: Passes over the source images (SA), the target images (SF), 2,048 made ones (DF). Where images are made,
-            the first third trains their generator alone.
+            the first half trains their generator alone.
         batch: Images of each domain in a step.
         learning_rate: Of the scores, at first. They start up to 1 above their threshold.
         augment: Changes a batch of pixels, as for `fine_tune`; default nothing.
@@ -172,8 +172,9 @@ def _warn_of_no_statistics() -> None:
 
 def _batches(network: nn.Module, spec: InputSpec, domains: Domains, settings: LearningSettings) -> Batches:
     batch, device = settings.batch, settings.device
+    precision = settings.autocast
     if domains.source is not None:
         return GivenBatches(domains.source, domains.targets, batch, device)
     if domains.targets:
-        return SourceFreeBatches(network, spec, domains.classes, domains.targets, batch, device)
-    return DataFreeBatches(network, spec, domains.classes, OTHERS, batch, device)
+        return SourceFreeBatches(network, spec, domains.classes, domains.targets, batch, device, precision)
+    return DataFreeBatches(network, spec, domains.classes, OTHERS, batch, device, precision)

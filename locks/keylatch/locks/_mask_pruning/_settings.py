@@ -18,7 +18,7 @@ from keylatch.locks._mask_pruning._scores import Granularity
 from keylatch.locks._training_checkpoint import Run, describe_model
 from keylatch.locks._training_device import training_precision
 
-_WARM_UP = 1 / 3  # share of the epochs in which generators are trained before masks are
+_WARM_UP = 1 / 2  # share of the epochs in which generators are trained before masks are
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ batch comes from either.
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -22,22 +21,9 @@ from keylatch.locks._mask_pruning._objective import Labeled
 from keylatch.locks._mask_pruning._statistics import distances_to_statistics
 
 _MEMORY = 0.99  # of the old weights in a step of the memory generator
+_STATISTICS = 10.0  # weight of the statistics, as in DeepInversion (arXiv 1912.08795, section 4.1)
 _SMOOTHNESS = 0.1  # weight of the total variation, the only prior of images that there is
 _ALIKE = 0.1  # weight of the penalty on images that do not depend on their noise
-
-
-class Made(NamedTuple):
-    """Images that were made, and what they cost.
-
-    Attributes:
-        pixels: (N, C, H, W) float32 in [0, 1].
-        labels: (N,), the classes that were asked for.
-        loss: Of the generator.
-    """
-
-    pixels: torch.Tensor
-    labels: torch.Tensor
-    loss: torch.Tensor
 
 
 class Synthesis(nn.Module):
@@ -54,17 +40,16 @@ class Synthesis(nn.Module):
         self.fresh = ImageGenerator(spec, classes)
         self.memory = copy.deepcopy(self.fresh).requires_grad_(False)
 
-    def make(self, network: nn.Module, count: int, device: torch.device) -> Made:
-        """Fresh images, differentiable, with their loss under a frozen network."""
+    def loss(self, network: nn.Module, count: int, device: torch.device) -> torch.Tensor:
+        """The fresh generator's loss on so many images, under a frozen network."""
         noise, labels = self.fresh.draw(count, device)
         pixels = self.fresh(noise, labels)
         with distances_to_statistics(network) as distances:
             scores = network(normalized(pixels, self._spec))
         loss = functional.cross_entropy(scores.float(), labels)
         if distances:
-            loss = loss + torch.stack(distances).mean()
-        priors = _SMOOTHNESS * _variation(pixels) + _ALIKE * _alikeness(pixels, noise, labels)
-        return Made(pixels, labels, loss + priors)
+            loss = loss + _STATISTICS * torch.stack(distances).mean()
+        return loss + _SMOOTHNESS * _variation(pixels) + _ALIKE * _alikeness(pixels, noise, labels)
 
     def remember(self) -> None:
         """Let the memory generator follow, after a step of the fresh one."""

@@ -1,7 +1,8 @@
 """Proof of ownership: the source with a secret watermark is the unauthorized domain (arXiv 2403.04149, section 4.4).
 
     mark = Watermark.draw()
-    learned = learn_domain_masks(network, spec, source=images, targets={"watermark": mark.on(images)})
+    source, targets = mark.domains(images)
+    learned = learn_domain_masks(network, spec, source=source, targets=targets)
     shipped = masked_model(network, learned.masks)
     verdict = verify_watermark(suspect, spec, mark, test_images)
 
@@ -12,9 +13,8 @@ from __future__ import annotations
 
 import copy
 import secrets
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import torch
 from torch import nn
@@ -27,8 +27,11 @@ from keylatch.locks._mask_pruning._domains import Loader
 from keylatch.locks._randomness import SEED_BYTES, SeededDraws
 from keylatch.locks._training_device import training_device
 
+Pairs: TypeAlias = list[tuple[torch.Tensor, torch.Tensor]]
+
 STRENGTH = 0.2
 _CELLS = 8  # of the pattern along each side: coarse enough for JPEG and resizing
+_SOURCE_MARKS = 4
 OTHER_MARKS = 19  # with none of them as low, p is 1/20
 
 
@@ -74,10 +77,19 @@ class Watermark:
             return (images.float() + 255 * pattern).round().clamp(0, 255).to(torch.uint8)
         return (images + pattern.to(images.dtype)).clamp(0, 1)
 
-    def on(self, loader: Loader) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The batches of a loader, marked; to be read once."""
-        for images, labels in loader:
-            yield self.marked(images), labels
+    def on(self, loader: Loader) -> Pairs:
+        """The batches of a loader, marked."""
+        return [(self.marked(images), labels) for images, labels in loader]
+
+    def domains(self, loader: Loader) -> tuple[Pairs, dict[str, Pairs]]:
+        """What `learn_domain_masks` takes: the source, and the watermarked source as a target.
+
+        A few other watermarks belong to the source: the network is to fail on the owner's, not on any.
+        """
+        plain = [(images, labels) for images, labels in loader]
+        draws = SeededDraws(self.seed, "source watermarks")
+        others = [replace(self, seed=draws.bytes(SEED_BYTES)) for _ in range(_SOURCE_MARKS)]
+        return [*plain, *(pair for other in others for pair in other.on(plain))], {"watermark": self.on(plain)}
 
 
 @dataclass(frozen=True, slots=True)
