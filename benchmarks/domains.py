@@ -4,8 +4,8 @@
 
 A narrow VGG-11 on MNIST, USPS and MNIST-M as the data pack has them, scikit-learn's digits as a third domain: MAP with
 source and target (SA), with unlabeled target only (SF), with the model only (DF), NTL and CUTI on the same networks and
-images. For each source a model with the masks of all other domains is locked, exported, licensed and run. Each finished
-cell is kept in --work, and a stopped run goes on there. One thread.
+images. Each SA-MAP network is locked, exported, licensed for its target and run. --attacks runs the audit's attacks on
+the first pair. Each finished cell is kept in --work, and a stopped run goes on there. One thread.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from typing import Any
 
 import torch
 
+from authorization.attacks import attacked_cells
 from authorization.cells import BATCH, EPOCHS, IMAGES, METHODS, SOURCE_EPOCHS, SOURCE_IMAGES, Bench
 from authorization.digits import PACK_DOMAINS, load_domains
+from authorization.licensed import licensed_cell
 from measuring import print_rows, write_results
 
 # Mean over the ordered pairs of MNIST, USPS, SVHN and MNIST-M with a VGG-11 (arXiv 2403.04149).
 _PUBLISHED = {"SA-MAP": -0.004, "NTL": 0.013, "CUTI": 0.004}
+_ROLES = ("source", "target")
 _LARGEST_SOURCE_DROP, _LARGEST_ST_D = 1.0, 0.02
 
 
@@ -73,12 +76,37 @@ def _print(rows: Sequence[dict[str, Any]], methods: Sequence[str]) -> None:
     print_rows(("method", "pairs", "source drop", "target drop", "ST-D", "ST-D of means", "published"), shown)
 
 
+def _print_licensed(rows: Sequence[dict[str, Any]]) -> None:
+    table = [
+        (
+            f"{row['source']} to {row['target']}",
+            *(f"{found['source']:.1f} / {found['target']:.1f}" for found in row["accuracy"].values()),
+            "yes" if row["equal_target_outputs"] else f"within {row['largest_difference']:.1e}",
+            f"{row['license_bytes'] / 1000:.0f}",
+        )
+        for row in rows
+    ]
+    print()
+    header = ("source to target", "original, %", "no license, %", "license, %", "same outputs", "license, kB")
+    print_rows(header, table)
+
+
+def _print_attacks(rows: Sequence[dict[str, Any]]) -> None:
+    table = [
+        (row["attack"], f"{row['images']} of {row['images_of']}", *(f"{row['accuracy'][role]:.1f}" for role in _ROLES))
+        for row in rows
+    ]
+    print()
+    print_rows(("attack", "labeled images", "source, %", "target, %"), table)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data pack")
     parser.add_argument("--work", type=Path, default=Path("domains-work"), help="where finished cells are kept")
     parser.add_argument("--method", choices=METHODS, action="append")
     parser.add_argument("--pair", nargs=2, choices=PACK_DOMAINS, action="append", metavar=("SOURCE", "TARGET"))
+    parser.add_argument("--attacks", action="store_true", help="also attack the first pair's artifact")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.work.mkdir(exist_ok=True, parents=True)
@@ -86,12 +114,27 @@ def main() -> None:
     methods = arguments.method or METHODS
     pairs = [tuple(pair) for pair in arguments.pair or itertools.permutations(PACK_DOMAINS, 2)]
     rows = [bench.cell(method, *pair) for method in methods for pair in pairs]
+    licensed = [licensed_cell(bench, *pair) for pair in pairs] if "SA-MAP" in methods else []
+    attacks = attacked_cells(bench, *pairs[0]) if arguments.attacks else []
     _print(rows, methods)
+    _print_licensed(licensed)
+    _print_attacks(attacks)
     settings = {"threads": 1, "precision": "bfloat16", "batch": BATCH, "images": IMAGES, "epochs": EPOCHS}
     trained = {"source_images": SOURCE_IMAGES, "source_epochs": SOURCE_EPOCHS}
     held = {"largest_source_drop": _LARGEST_SOURCE_DROP, "largest_st_d": _LARGEST_ST_D}
     means = [summary(rows, method) for method in methods]
-    write_results("domains", {**settings, **trained, "held_to": held, "means": means, "rows": rows})
+    write_results(
+        "domains",
+        {
+            **settings,
+            **trained,
+            "held_to": held,
+            "means": means,
+            "rows": rows,
+            "licensed": licensed,
+            "attacks": attacks,
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ MAP_SETTINGS: Mapping[str, Setting] = {"SA-MAP": "SA", "SF-MAP": "SF", "DF-MAP":
 BASELINES = {"NTL": baselines.ntl, "CUTI": baselines.cuti}
 METHODS = (*MAP_SETTINGS, *BASELINES)
 SOURCE_EPOCHS, SOURCE_IMAGES, SOURCE_RATE = 6, 6_000, 2e-3
-EPOCHS = {"SA-MAP": 10, "SF-MAP": 12, "DF-MAP": 12, "NTL": 10, "CUTI": 10}
+EPOCHS = {"SA-MAP": 10, "SF-MAP": 16, "DF-MAP": 12, "NTL": 10, "CUTI": 10}
 IMAGES, BATCH = 1_500, 64
 
 

@@ -1,6 +1,7 @@
 """Handwritten digits of several domains: three made of scikit-learn's, or the data pack's MNIST, USPS and MNIST-M.
 
-What is made, from different images of scikit-learn's digits (UCI, 1,797 of 8x8), so that no two domains share one:
+What is made of scikit-learn's digits (UCI, 1,797 images of 8x8), each domain of all of them; a digit that is tested in
+one domain is trained on in none:
 
     digits     gray strokes on black, scaled up to 32x32: the source
     paper      dark strokes on white with a little noise, as on paper
@@ -88,18 +89,16 @@ def _large(images: torch.Tensor) -> torch.Tensor:
 
 def _made_domains(gray: torch.Tensor, labels: torch.Tensor) -> dict[str, DigitDomain]:
     generator = torch.Generator().manual_seed(1)
-    parts = list(zip(gray.tensor_split(3), labels.tensor_split(3), strict=True))
-    (digits, first), (ink, second), (strokes, third) = parts
-    noise = _NOISE * torch.randn(len(ink), 3, SIDE, SIDE, generator=generator)
-    paper = (1 - 0.85 * ink + noise).clamp(0, 1)
-    color = torch.rand(len(strokes), 3, 1, 1, generator=generator)
+    noise = _NOISE * torch.randn(len(gray), 3, SIDE, SIDE, generator=generator)
+    paper = (1 - 0.85 * gray + noise).clamp(0, 1)
+    color = torch.rand(len(gray), 3, 1, 1, generator=generator)
     # The ground is half a color circle away, so that the strokes can be seen.
-    cells = (color + 0.5 + 0.3 * (torch.rand(len(strokes), 3, _CELLS, _CELLS, generator=generator) - 0.5)) % 1
-    colored = strokes * color + (1 - strokes) * _large(cells)
+    cells = (color + 0.5 + 0.3 * (torch.rand(len(gray), 3, _CELLS, _CELLS, generator=generator) - 0.5)) % 1
+    colored = gray * color + (1 - gray) * _large(cells)
     return {
-        "digits": _split(digits.expand(-1, 3, -1, -1), first),
-        "paper": _split(paper, second),
-        "colored": _split(colored, third),
+        "digits": _split(gray.expand(-1, 3, -1, -1), labels),
+        "paper": _split(paper, labels),
+        "colored": _split(colored, labels),
     }
 
 

@@ -33,7 +33,7 @@ def draw(story: DomainStory, domains: Mapping[str, DigitDomain], path: Path) -> 
 
     rows, columns = list(story.accuracy), list(domains)
     figure = plt.figure(figsize=(3.2 + 2.1 * len(columns), 2.2 + 0.52 * len(rows)), layout="constrained")
-    grid = figure.add_gridspec(2, len(columns), height_ratios=[0.9, 0.52 * len(rows)], hspace=0.02)
+    grid = figure.add_gridspec(2, len(columns), height_ratios=[0.75, 0.52 * len(rows)], hspace=0)
     for place, name in enumerate(columns):
         role = "source" if place == 0 else "sold apart"
         _images(figure.add_subplot(grid[0, place]), domains[name], f"{name}\n({role})")
