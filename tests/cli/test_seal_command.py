@@ -89,9 +89,7 @@ def _issue(command: Command, out: str, *domains: str) -> dict[str, object]:
 
 
 def _outputs(command: Command, license: str) -> np.ndarray:
-    facts = json.loads(
-        _must(command, "run", "domains.latch", "images.npy", "--license", license, *RUN, "--json")
-    )
+    facts = json.loads(_must(command, "run", "domains.latch", "images.npy", "--license", license, *RUN, "--json"))
     return np.array(next(iter(facts["outputs"].values())) if "outputs" in facts else facts)
 
 
@@ -103,8 +101,20 @@ def test_licenses_for_domains_are_issued_shown_and_renewed(command: Command) -> 
     assert "source domain" in command("license", "inspect", "none.license").out
     assert "usps" in command("license", "inspect", "usps.license").out
     renewed = json.loads(
-        _must(command, "license", "renew", str(issued["license_id"]), "--secret", "domains.secret", *SEALED,
-              "--days", "700", "--out", "renewed.license", "--json")  # fmt: skip
+        _must(
+            command,
+            "license",
+            "renew",
+            str(issued["license_id"]),
+            "--secret",
+            "domains.secret",
+            *SEALED,
+            "--days",
+            "700",
+            "--out",
+            "renewed.license",
+            "--json",
+        )
     )
     assert renewed["domains"] == ["usps"]
     assert "mnist_m, usps" in _must(command, "inspect", "domains.latch")

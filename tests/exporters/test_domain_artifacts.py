@@ -30,18 +30,14 @@ def network() -> nn.Module:
 @pytest.fixture(scope="module")
 def alone(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     locked = domain_lock(network, SPEC, random_masks(network))
-    return export(
-        locked.module, locked.secret, tmp_path_factory.mktemp("alone") / "net.latch", report=locked.report
-    )
+    return export(locked.module, locked.secret, tmp_path_factory.mktemp("alone") / "net.latch", report=locked.report)
 
 
 @pytest.fixture(scope="module")
 def behind_a_code(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     coded = lock(network, layers=["square"], sealed_share=0.2)
     locked = domain_lock(coded, SPEC, _coded_masks(network))
-    return export(
-        locked.module, locked.secret, tmp_path_factory.mktemp("coded") / "net.latch", report=locked.report
-    )
+    return export(locked.module, locked.secret, tmp_path_factory.mktemp("coded") / "net.latch", report=locked.report)
 
 
 def _coded_masks(network: nn.Module) -> dict[str, dict[str, torch.Tensor]]:

@@ -131,7 +131,6 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_side_file_is_refused(aside: Made, change: str, tmp_path: Path) -> None:
 
-
     copy = shutil.copytree(aside.exported.path, tmp_path / "net.latch")
     (copy / VALUES_NAME).write_bytes(CHANGES[change]((copy / VALUES_NAME).read_bytes()))
     with pytest.raises(IntegrityError):
@@ -139,7 +138,6 @@ def test_a_changed_side_file_is_refused(aside: Made, change: str, tmp_path: Path
 
 
 def test_the_side_file_of_another_export_is_refused(aside: Made, tmp_path: Path) -> None:
-
 
     other = export(aside.locked.module, aside.locked.secret, tmp_path / "other.latch", side_file=True)
     shutil.copy(other.path / VALUES_NAME, tmp_path / "values")

@@ -99,7 +99,7 @@ def test_masks_that_do_not_fit_are_named(masks, message: str) -> None:
 
 def test_a_layer_behind_a_gate_cannot_be_masked() -> None:
     network = settle(Tokens)
-    with pytest.raises(LockError, match="a code lock gates square.weight"):
+    with pytest.raises(LockError, match=r"a code lock gates square\.weight"):
         domain_lock(lock(network, layers=["square"]), SPEC, masks_for(network))
 
 

@@ -31,7 +31,9 @@ def convolutional() -> nn.Module:
     return settle(lambda: PaddedConvs(width=16))
 
 
-def masks_for(network: nn.Module, share: float = 0.1, without: Collection[str] = ()) -> dict[str, dict[str, torch.Tensor]]:
+def masks_for(
+    network: nn.Module, share: float = 0.1, without: Collection[str] = ()
+) -> dict[str, dict[str, torch.Tensor]]:
     """Random masks of all weights of two or more axes."""
     generator = torch.Generator().manual_seed(0)
     weights = {n: p for n, p in network.named_parameters() if p.dim() > 1 and n not in without}
@@ -41,9 +43,7 @@ def masks_for(network: nn.Module, share: float = 0.1, without: Collection[str] =
     }
 
 
-def left_of(
-    network: nn.Module, masks: Mapping[str, Mapping[str, torch.Tensor]], paid: Collection[str]
-) -> nn.Module:
+def left_of(network: nn.Module, masks: Mapping[str, Mapping[str, torch.Tensor]], paid: Collection[str]) -> nn.Module:
     """The network with zeros wherever the mask of a domain that is not paid for covers a weight."""
     left = copy.deepcopy(network)
     for domain in set(masks) - set(paid):

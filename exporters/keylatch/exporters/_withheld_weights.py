@@ -108,7 +108,9 @@ def _holds(found: _Found, part: Part, weight: Array) -> bool:
     """Whether a constant is a part's parameter: under its name, perhaps with a normalization in it, or transposed."""
     if found.name == _BODY + part.parameter:
         return found.original.shape == part.full_shape
-    return weight.ndim == 2 and found.original.shape == weight.T.shape and np.array_equal(found.original, weight.T)
+    if weight.ndim != 2 or found.original.shape != weight.T.shape:
+        return False
+    return bool(np.array_equal(found.original, weight.T))
 
 
 def _insert(builder: GraphBuilder, found: _Found, name: str, part: Part, *, turned: bool) -> Array:
@@ -135,7 +137,8 @@ def _at(part: Part, array: Array) -> Array:
     """What an array holds at a part's places, a copy in C order: onnxruntime takes no other."""
     places = part.places.numpy()
     if part.kind == "elements":
-        return np.ascontiguousarray(array).reshape(-1)[places]
+        flat: Array = np.ascontiguousarray(array).reshape(-1)[places]
+        return flat
     return np.array(array if part.kind == "whole" else array[places], order="C")
 
 

@@ -189,7 +189,7 @@ def _seal_lines(report: Any) -> list[tuple[str, object]]:
     measured = f", measured on {seal.calibration}" if seal.calibration else ""
     return [
         ("withheld", f"{report.sealed_parameters:,} of {report.parameters:,} weights, {seal.withheld_bytes:,} bytes"),
-        ("chosen by", f"{seal.by}, {seal.granularity} of {len(seal.layers)} tensors{measured}"),
+        ("chosen by", f"{seal.by}, {seal.granularity} in {len(seal.layers)} tensors{measured}"),
     ]
 
 

@@ -63,7 +63,13 @@ def weights_from_base(target: Target, base: OnnxNetwork, image: torch.Tensor) ->
             if layer.bias:
                 # A block transform in a layer's weights makes the bias follow from them too.
                 _enter(found, initializers_behind(network, layer.bias) & withheld - weights, bias)
-    return {name: value.float().reshape(network.initializer(name).shape) for name, value in found.items()}
+    shapes = {name: network.initializer(name).shape for name in found}
+    # Of a layer that is withheld in parts the base would have to be matched weight by weight.
+    return {
+        name: value.float().reshape(shapes[name])
+        for name, value in found.items()
+        if value.numel() == shapes[name].numel()
+    }
 
 
 def folded(network: OnnxNetwork, layer: WeightLayer, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

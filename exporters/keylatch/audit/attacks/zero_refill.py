@@ -27,7 +27,7 @@ class ZeroRefill:
     name: str = "zero-refill"
     needs: str = "labeled images"
     summary: str = "Trains the weights that are zero or that a license brings, on clean labeled images."
-    version: int = 1
+    version: int = 2
 
     def variants(self, target: Target, resources: Resources) -> Sequence[Variant]:
         """Each number of labeled images; none where no weights are withheld."""
@@ -76,7 +76,7 @@ def _build(case: Case, free: bool) -> Build:
         network, image = attacked_network(case), case.images[:1]
         trained = list(free_gates(network, case, constant(1.0)).parameters) if free else []
         for name, withheld in _withheld(network, case.target, image).items():
-            refilled = Refilled(effective_value(network, name, image).clone(), withheld)
+            refilled = Refilled(_guessed(effective_value(network, name, image), withheld), withheld)
             network.insert_after(name, refilled)
             trained.append(refilled.filling)
         return Start(network, trained)
@@ -84,14 +84,35 @@ def _build(case: Case, free: bool) -> Build:
     return start
 
 
+def _guessed(weight: torch.Tensor, withheld: torch.Tensor) -> torch.Tensor:
+    """A weight with the mean of what is left in the place of what is withheld: better than the noise in the file."""
+    left = weight[~withheld]
+    return torch.where(withheld, left.mean(), weight) if len(left) and (weight[withheld] != 0).any() else weight.clone()
+
+
 def _withheld(network: OnnxNetwork, target: Target, image: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Layers' weights with what is withheld of them: zeros, or all where a gate tensor is a part of the weight."""
+    """Layers' weights with what is withheld of them: zeros, or what a gate tensor is a part of."""
     gate_names, found = set(target.gate_names), {}
     for layer in weight_layers(network, target.gates):
         weight = effective_value(network, layer.weight, image)
         zeros = weight == 0
-        if upstream(network, [layer.weight]) & gate_names:
-            found[layer.weight] = zeros if zeros.any() else torch.ones_like(zeros)
+        behind = upstream(network, [layer.weight]) & gate_names
+        if behind:
+            found[layer.weight] = zeros if zeros.any() else _moved(network, layer.weight, weight, behind, image)
         elif float(zeros.float().mean()) >= _LEAST_ZEROS:
             found[layer.weight] = zeros
     return found
+
+
+def _moved(
+    network: OnnxNetwork, value: str, weight: torch.Tensor, behind: set[str], image: torch.Tensor
+) -> torch.Tensor:
+    """Which entries of a weight change with the gate tensors behind it: their places are public. All if none do."""
+    for name in sorted(behind):
+        tensor = network.initializer(name).detach()
+        if tensor.is_floating_point():
+            network.substitute(name, tensor + 1)
+    moved = effective_value(network, value, image) != weight
+    for name in behind:
+        network.substitute(name, name)
+    return moved if bool(moved.any()) else torch.ones_like(moved)

@@ -1,8 +1,8 @@
-"""Which rows or tensors a share of the weights is spent on."""
+"""Which weights, rows or tensors a share is spent on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -11,67 +11,71 @@ from keylatch.locks._randomness import SeededDraws
 from keylatch.locks._withheld._part import Part
 
 Order = Literal["influence", "first", "random"]
-Granularity = Literal["rows", "tensors"]
+Granularity = Literal["weights", "rows", "tensors"]
+Shapes = Mapping[str, tuple[int, ...]]
 
 
-def units_of(shapes: Mapping[str, tuple[int, ...]], granularity: Granularity) -> list[tuple[str, int, int]]:
-    """What can be withheld, in the network's order: parameter, row (-1 for all of them), weights."""
-    if granularity == "tensors":
-        return [(name, -1, torch.Size(shape).numel()) for name, shape in shapes.items()]
-    return [(name, row, torch.Size(shape[1:]).numel()) for name, shape in shapes.items() for row in range(shape[0])]
-
-
-def order_of(
-    units: Sequence[tuple[str, int, int]],
+def choose_parts(
+    shapes: Shapes,
+    budget: int,
     by: Order,
+    granularity: Granularity,
     draws: SeededDraws,
     influences: Mapping[str, torch.Tensor],
-) -> list[int]:
-    """The units in the order in which they are taken.
-
-    Args:
-        units: As `units_of` gives them.
-        by: ``influence``, the most damage for each weight first; ``first``, in order; ``random``.
-        draws: For ``random``.
-        influences: By parameter name (rows,), for ``influence``.
-    """
-    if by == "first":
-        return list(range(len(units)))
-    if by == "random":
-        return draws.uniform(len(units)).argsort().tolist()  # type: ignore[no-any-return]
-    scores = torch.tensor(
-        [float(influences[name].mean() if row < 0 else influences[name][row]) for name, row, _ in units]
-    )
-    return scores.argsort(descending=True, stable=True).tolist()  # type: ignore[no-any-return]
-
-
-def parts_within(
-    shapes: Mapping[str, tuple[int, ...]],
-    units: Sequence[tuple[str, int, int]],
-    order: Sequence[int],
-    budget: int,
-    *,
-    skip: bool = True,
 ) -> tuple[Part, ...]:
-    """Take units in order as long as they fit into a budget of weights; at least one.
+    """Take units in an order as long as they fit into a budget; at least one.
 
     Args:
-        shapes: Of the parameters, by name.
-        units: As `units_of` gives them.
-        order: Places in `units`.
+        shapes: Of the parameters to choose from, by name, in the network's order.
         budget: Weights.
-        skip: Pass over what does not fit, and go on; otherwise stop there.
+        by: ``influence``, the most damage for each weight first; ``first``, in order; ``random``.
+        granularity: What a unit is.
+        draws: For ``random``.
+        influences: By parameter name and of its shape, for ``influence``.
 
     Returns:
         One part for each parameter that anything is taken of, in the order of the parameters.
     """
-    masks = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in shapes.items()}
+    counts = {name: _units(shape, granularity) for name, shape in shapes.items()}
+    sizes = {name: torch.Size(shape).numel() // counts[name] for name, shape in shapes.items()}
+    taken = torch.zeros(sum(counts.values()), dtype=torch.bool)
+    weights = torch.cat([torch.full((counts[name],), sizes[name]) for name in shapes])
+    taken[_fitting(_order(shapes, counts, by, draws, influences), weights, budget, skip=by != "first")] = True
+    parts = []
+    for name, chosen in zip(shapes, torch.split(taken, list(counts.values())), strict=True):
+        if bool(chosen.any()):
+            mask = chosen.unsqueeze(1).expand(-1, sizes[name]).reshape(shapes[name])
+            parts.append(Part.of_mask(name, mask, whole_share=1.0))
+    return tuple(parts)
+
+
+def _units(shape: tuple[int, ...], granularity: Granularity) -> int:
+    return {"weights": torch.Size(shape).numel(), "rows": shape[0], "tensors": 1}[granularity]
+
+
+def _order(
+    shapes: Shapes, counts: Mapping[str, int], by: Order, draws: SeededDraws, influences: Mapping[str, torch.Tensor]
+) -> torch.Tensor:
+    """The numbers of all units, counted over the parameters, in the order in which they are taken."""
+    total = sum(counts.values())
+    if by == "first":
+        return torch.arange(total)
+    if by == "random":
+        return draws.uniform(total).argsort()
+    scores = torch.cat([influences[name].reshape(counts[name], -1).mean(1) for name in shapes])
+    return scores.argsort(descending=True, stable=True)
+
+
+def _fitting(order: torch.Tensor, weights: torch.Tensor, budget: int, *, skip: bool) -> torch.Tensor:
+    """The units of an order that fit; of unequal ones those that do not are passed over, or end it."""
+    if int(weights.max()) == 1:
+        return order[: max(1, budget)]
+    chosen: list[int] = []
     left = budget
-    for place in order:
-        name, row, weights = units[place]
-        if weights <= left or left == budget:
-            masks[name][slice(None) if row < 0 else row] = True
-            left -= weights
+    for unit, size in zip(order.tolist(), weights[order].tolist(), strict=True):
+        if size <= left or not chosen:
+            chosen.append(unit)
+            left -= size
         elif not skip:
             break
-    return tuple(Part.of_mask(name, mask) for name, mask in masks.items() if bool(mask.any()))
+    return torch.tensor(chosen)

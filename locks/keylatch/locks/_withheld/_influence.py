@@ -1,51 +1,52 @@
-"""What a network's outputs lose with each row of its weights, to first order and without labels.
+"""What a network's outputs lose with each of its weights, to first order and without labels.
 
-A row w is replaced by random weights r of the tensor's mean m and variance s^2. To first order the outputs y of an
-image change by J (r - w), and on average over r
+Whoever sees that a weight w is withheld puts his best guess there, the mean m of its tensor, whatever stands in the
+file. To first order the outputs y of an image then change by J (m - w). With signs v drawn uniformly for each image and
+output and g = d(v . y)/dw, E_v g^2 = |J|^2, summed over images (Hutchinson, Commun. Stat. 18 (1989)): a few backward
+passes give g^2 (m - w)^2 for all weights at once. Changes by different weights are nearly uncorrelated over v, so
+scores add up, and the most damage for each byte is a matter of sorting.
 
-    E |J (r - w)|^2 = |J (m - w)|^2 + s^2 |J|^2        (Frobenius norm)
-
-With signs v drawn uniformly for each image and output and g = d(v . y)/dw, E_v (g . d)^2 = |J d|^2 for every d, summed
-over images (Hutchinson, Commun. Stat. 18 (1989)): a few backward passes give the score of all rows. Replacements of
-different rows are independent, so scores add up, and the most damage for each byte is a matter of sorting.
+Measured (by hand, DeiT-Tiny, 1 % of the weights, 100 images): single weights chosen so leave 1 % accuracy, also with
+the mean in their places; rows leave 12 %, 26 % with the mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 
 import torch
 from torch import fx
 
 from keylatch.locks._randomness import SeededDraws
 
-PROBES = 8  # backward passes; the order of rows hardly moves with more
+PROBES = 8  # backward passes; the order of weights hardly moves with more
 IMAGES = 8
 
 
-def row_influences(
-    body: fx.GraphModule, names: Mapping[str, tuple[int, ...]], images: torch.Tensor, draws: SeededDraws
+def weight_influences(
+    body: fx.GraphModule, names: Collection[str], images: torch.Tensor, draws: SeededDraws
 ) -> dict[str, torch.Tensor]:
-    """Expected squared change of the outputs, as a share of their variance, for each withheld weight of each row.
+    """Squared change of the outputs, in units of their variance, where a weight is replaced by its tensor's mean.
 
     Args:
         body: The network, `(image) -> tuple of tensors`.
-        names: Parameters to look at, and their shapes, (rows, ...).
+        names: Parameters to look at.
         images: (N, *shape) as the network takes them.
         draws: For the probes.
 
     Returns:
-        By parameter name (rows,) float64.
+        By parameter name float32 of its shape, on the CPU.
     """
     weights = {name: body.get_parameter(name) for name in names}
-    totals = {name: torch.zeros(shape[0], dtype=torch.float64) for name, shape in names.items()}
+    totals = {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in weights.items()}
     with torch.enable_grad():
         for _ in range(PROBES):
             gradients = torch.autograd.grad(_probe(body(images), draws), list(weights.values()), allow_unused=True)
-            for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
+            for name, gradient in zip(weights, gradients, strict=True):
                 if gradient is not None:
-                    totals[name] += _row_scores(weight.detach(), gradient).cpu()
-    return {name: total / PROBES / max(1, torch.Size(names[name][1:]).numel()) for name, total in totals.items()}
+                    totals[name] += gradient.float().square()
+    losses = {name: (weight.detach() - weight.detach().mean()).float().square() for name, weight in weights.items()}
+    return {name: (total * losses[name] / PROBES).cpu() for name, total in totals.items()}
 
 
 def _probe(outputs: tuple[torch.Tensor, ...], draws: SeededDraws) -> torch.Tensor:
@@ -56,9 +57,3 @@ def _probe(outputs: tuple[torch.Tensor, ...], draws: SeededDraws) -> torch.Tenso
             spread = output.detach().std().clamp(min=1e-12)
             total = total + (output * draws.signs(*output.shape).to(output)).sum() / spread
     return total
-
-
-def _row_scores(weight: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    spread, mean = torch.std_mean(weight.double(), correction=0)
-    rows, moved = gradient.double().flatten(1), (mean - weight.double()).flatten(1)
-    return (rows * moved).sum(1).square() + spread.square() * rows.square().sum(1)

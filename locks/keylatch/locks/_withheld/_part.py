@@ -42,18 +42,19 @@ class Part:
         return cls(parameter, tuple(shape), "whole", torch.zeros(0, dtype=torch.int64))
 
     @classmethod
-    def of_mask(cls, parameter: str, mask: torch.Tensor) -> Self:
-        """The part that a mask covers: rows if it consists of them, else the whole if it covers more than a third.
+    def of_mask(cls, parameter: str, mask: torch.Tensor, *, whole_share: float = WHOLE_SHARE) -> Self:
+        """The part that a mask covers: rows if it consists of them, else the whole if it covers most of it.
 
         Args:
             parameter: The parameter's name.
             mask: bool, of the parameter's shape; True where a weight is withheld, at least once.
+            whole_share: Take the whole from this share on.
         """
         covered = mask.detach().cpu().bool()
         shape = tuple(covered.shape)
         rows = covered.reshape(shape[0] if shape else 1, -1)
         in_rows = len(shape) > 1 and bool((rows.all(1) == rows.any(1)).all())
-        if bool(covered.all()) or (not in_rows and int(covered.sum()) > WHOLE_SHARE * covered.numel()):
+        if bool(covered.all()) or (not in_rows and int(covered.sum()) > whole_share * covered.numel()):
             return cls.whole(parameter, shape)
         if in_rows:
             return cls(parameter, shape, "rows", rows.all(1).nonzero().flatten())

@@ -13,7 +13,7 @@ class SealReport:
 
     Attributes:
         by: How they were chosen: ``influence``, ``first`` or ``random``.
-        granularity: ``rows`` or ``tensors``.
+        granularity: ``weights``, ``rows`` or ``tensors``.
         share: Withheld weights as a share of those of all convolutions and linear layers.
         withheld_bytes: What licenses, or the side file, bring: float32.
         layers: Names of the parameters that weights are withheld of.

@@ -14,7 +14,6 @@ from torch import fx, nn
 
 from keylatch.errors import LockError
 from keylatch.locks._capture import capture, drop_unused
-from keylatch.locks._fold_batch_norm import tensor_at
 from keylatch.locks._gate_sites import multiply_adds_of
 from keylatch.locks._input_spec import InputSpec
 from keylatch.locks._lock_proof import CHECK_IMAGES, device_of, images_for, prove, reference_outputs
@@ -22,10 +21,10 @@ from keylatch.locks._locked import Locked
 from keylatch.locks._locked_module import LockedModule
 from keylatch.locks._randomness import SEED_BYTES, SeededDraws
 from keylatch.locks._report import LockReport
-from keylatch.locks._sealing import find_layers
+from keylatch.locks._sealing import find_layers, sealed_names
 from keylatch.locks._secret import LockSecret
-from keylatch.locks._withheld._choice import Granularity, Order, order_of, parts_within, units_of
-from keylatch.locks._withheld._influence import IMAGES, row_influences
+from keylatch.locks._withheld._choice import Granularity, Order, choose_parts
+from keylatch.locks._withheld._influence import IMAGES, weight_influences
 from keylatch.locks._withheld._part import Part
 from keylatch.locks._withheld._parts import Parts
 from keylatch.locks._withheld._report import SealReport
@@ -40,7 +39,7 @@ def seal_lock(
     *,
     share: float,
     by: Order = "influence",
-    granularity: Granularity = "rows",
+    granularity: Granularity = "weights",
     calibration: torch.Tensor | None = None,
     seed: bytes | None = None,
     limit_bytes: int | None = None,
@@ -53,10 +52,11 @@ def seal_lock(
         spec: Size and value range of its images.
         share: Of the weights of all convolutions and linear layers, above 0; 1 withholds their biases too.
         by: ``influence``, what changes the outputs most for each weight; ``first``, from the first layer; ``random``.
-        granularity: ``rows``, the weights of one output channel; or whole ``tensors``.
+        granularity: Single ``weights``; ``rows``, the weights of one output channel; or whole ``tensors``.
         calibration: Unlabeled images as the model takes them, (N, *spec.shape), to measure influence on; default: made
             ones.
-        seed: 32 bytes that the stand-ins and a random choice are drawn from; public, default fresh.
+        seed: 32 bytes that the stand-ins and a random choice are drawn from; nothing secret follows from it; default
+            fresh.
         limit_bytes: Refuse to withhold more than that, in bytes of float32.
 
     Returns:
@@ -100,8 +100,8 @@ def seal_lock(
 def _check_choice(by: str, granularity: str) -> None:
     if by not in ("influence", "first", "random"):
         raise LockError(f"weights cannot be chosen by {by!r:.20}", hint="use influence, first or random")
-    if granularity not in ("rows", "tensors"):
-        raise LockError(f"weights cannot be withheld by {granularity!r:.20}", hint="use rows or tensors")
+    if granularity not in ("weights", "rows", "tensors"):
+        raise LockError(f"weights cannot be withheld by {granularity!r:.20}", hint="use weights, rows or tensors")
 
 
 def _choose(
@@ -122,10 +122,7 @@ def _choose(
     total = sum(layer.parameters for layer in layers)
     shapes = {layer.name: tuple(graph.get_parameter(layer.name).shape) for layer in layers}
     if share == 1:
-        arguments = [argument for layer in layers for argument in layer.node.args[1:3]]
-        names = {str(argument.target): tensor_at(graph, argument) for argument in arguments if argument is not None}
-        return tuple(Part.whole(name, tuple(value.shape)) for name, value in names.items() if value is not None), total
-    influences = row_influences(graph, shapes, images, draws) if by == "influence" else {}
-    units = units_of(shapes, granularity)
-    order = order_of(units, by, draws, influences)
-    return parts_within(shapes, units, order, round(share * total), skip=by != "first"), total
+        shapes = {name: tuple(graph.get_parameter(name).shape) for name in sealed_names(layers)}
+        return tuple(Part.whole(name, shape) for name, shape in shapes.items()), total
+    influences = weight_influences(graph, shapes, images, draws) if by == "influence" else {}
+    return choose_parts(shapes, round(share * total), by, granularity, draws, influences), total

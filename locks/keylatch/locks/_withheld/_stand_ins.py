@@ -12,7 +12,9 @@ from keylatch.locks._fold_batch_norm import count_uses
 from keylatch.locks._randomness import SeededDraws
 from keylatch.locks._withheld._part import Part
 
+LEAST_TELLING = 32  # of so many weights mean and variance tell nothing of any
 _LEAST_SPREAD = 1e-3
+_SMALL = 0.02  # the spread of stand-ins for a few numbers of which nothing is left, such as a bias
 
 
 def require_usable(body: fx.GraphModule, parts: Sequence[Part]) -> None:
@@ -31,13 +33,20 @@ def require_usable(body: fx.GraphModule, parts: Sequence[Part]) -> None:
 
 
 def plausible(part: Part, full: torch.Tensor, draws: SeededDraws) -> torch.Tensor:
-    """Random stand-ins for a part, with the mean and variance of the whole tensor's weights.
+    """Random stand-ins for a part, with the mean and variance of what it withholds.
+
+    Of few weights these would tell the weights: then with those of the weights that are left.
 
     Args:
         part: The part.
         full: The parameter.
-        draws: Public draws.
+        draws: For the stand-ins.
     """
-    spread, mean = torch.std_mean(full.detach().double().cpu(), correction=0)
+    weight = full.detach().double().cpu()
+    withheld, left = part.read(weight), weight[~part.mask()]
+    shown = withheld if part.weights >= LEAST_TELLING else left
+    spread, mean = (
+        torch.std_mean(shown, correction=0) if shown.numel() >= LEAST_TELLING else (weight.new_tensor(_SMALL), 0.0)
+    )
     # Biases of a fresh network are all zero, and exporters merge equal tensors into one.
     return (draws.normal(*part.shape) * spread.clamp(min=_LEAST_SPREAD) + mean).to(full)
