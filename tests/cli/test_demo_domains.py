@@ -18,8 +18,10 @@ from keylatch.errors import InputError
 
 def test_each_license_opens_what_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(domain_training, "EPOCHS", 4)
-    monkeypatch.setattr(domain_training, "MASK_EPOCHS", 4)
+    monkeypatch.setattr(domain_training, "EPOCHS", 8)
+    monkeypatch.setattr(domain_training, "MASK_EPOCHS", 6)
+    images, labels = digit_domains._small_digits()
+    monkeypatch.setattr(digit_domains, "_small_digits", lambda: (images[:600], labels[:600]))
     outcome = command("demo-domains", "--json")
     assert outcome.status == 0, outcome.err
     result = json.loads(outcome.out)

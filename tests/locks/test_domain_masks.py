@@ -110,7 +110,7 @@ def test_without_source_images_the_source_is_kept_too() -> None:
 
 
 def test_without_any_image_masks_are_learned_for_others() -> None:
-    learned = learn(setting="DF", epochs=2)
+    learned = learn(setting="DF", epochs=2, batch=256)
     assert list(learned.masks) == ["others"]
     assert learned.report.domains[0].images == 0
     assert len(learned.report.history) == 2

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from attack_targets import POOL, RESOURCES
+from attack_world import POOL
 
 import networks
-from keylatch.audit._attack import Case, Given, Variant
+from keylatch.audit._attack import Case, Given, Resources, Variant
 from keylatch.audit._clock import Clock
 from keylatch.audit._images import LabeledImages
 from keylatch.audit._target import Target, load_target
@@ -18,6 +18,8 @@ from keylatch.audit.attacks.noisy_fine_tuning import NoisyFineTuning, disturbed
 from keylatch.audit.attacks.zero_refill import ZeroRefill
 from keylatch.exporters import export
 from keylatch.locks import InputSpec, domain_lock
+
+RESOURCES = Resources(POOL, POOL, (30, 150), 10, base=False, owner=False)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,5 @@ def test_copies_are_noisy_and_blurred_and_still_the_model_s_images(spec: InputSp
     plain = known.images.float()
     assert (noisier - plain).std() > (noisy - plain).std() > 0
     assert smoother.std() < blurred.std() < plain.std()
-    low, high = (
-        float(end) for end in (spec.from_pixels(pixels * 0).float().min(), spec.from_pixels(pixels * 0 + 255).max())
-    )
+    low, high = (spec.from_pixels(torch.full_like(pixels, value)).float() for value in (0, 255))
     assert copies.images.min() >= low.min() - 1e-6 and copies.images.max() <= high.max() + 1e-6
