@@ -77,7 +77,7 @@ def _print(rows: Sequence[dict[str, Any]], methods: Sequence[str]) -> None:
 
 
 def _print_licensed(rows: Sequence[dict[str, Any]]) -> None:
-    table = [
+    table: list[tuple[object, ...]] = [
         (
             f"{row['source']} to {row['target']}",
             *(f"{found['source']:.1f} / {found['target']:.1f}" for found in row["accuracy"].values()),
@@ -92,7 +92,7 @@ def _print_licensed(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _print_attacks(rows: Sequence[dict[str, Any]]) -> None:
-    table = [
+    table: list[tuple[object, ...]] = [
         (row["attack"], f"{row['images']} of {row['images_of']}", *(f"{row['accuracy'][role]:.1f}" for role in _ROLES))
         for row in rows
     ]
