@@ -12,7 +12,7 @@ AUDITED := keylatch-demo
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: demo audit test test-all lint format bench bench-gpu fuzz clean
+.PHONY: demo demo-domains audit test test-all lint format bench bench-gpu fuzz clean
 
 # The environments are stamps: made again only when the project's requirements change. The TPM binding is compiled, and
 # joins where its headers are (apt-get install libtss2-dev pkg-config build-essential); its tests skip without it.
@@ -29,6 +29,10 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 
 demo: $(VENV)/.demo
 	$(BIN)/keylatch demo
+
+# DATA=folder of the data pack: MNIST, USPS and MNIST-M in place of domains made of scikit-learn's digits.
+demo-domains: $(VENV)/.demo
+	$(BIN)/keylatch demo-domains $(if $(DATA),--data $(DATA))
 
 # Attacks the demo's own model; stopped, it goes on where it was.
 audit: $(VENV)/.demo
@@ -74,6 +78,7 @@ bench: $(VENV)/.dev
 	$(if $(DATA),$(BIN)/python benchmarks/lock_quality.py --data $(DATA))
 	$(if $(DATA),$(BIN)/python benchmarks/block_training.py --data $(DATA))
 	$(if $(DATA),$(BIN)/python benchmarks/block_absorbed.py --data $(DATA))
+	$(if $(DATA),$(BIN)/python benchmarks/domains.py --data $(DATA) --work $(BENCHED)/domains --attacks)
 
 # Needs an NVIDIA GPU, and onnxruntime-gpu in place of onnxruntime: pip install '.[gpu,export,report]' transformers.
 # PYTHON_GPU: the Python that has them. Card and driver are recorded.
@@ -94,4 +99,4 @@ fuzz: $(VENV)/.fuzz
 	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS)
 
 clean:
-	rm -rf $(VENV) build dist keylatch-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist keylatch-demo keylatch-demo-domains .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -26,6 +26,12 @@ from keylatch.locks._key_training_data import no_augment, shift_and_flip
 from keylatch.locks._key_training_report import FineTuned, FineTuneReport, TrainingProgress
 from keylatch.locks._locked import Locked
 from keylatch.locks._locked_module import LockedModule
+from keylatch.locks._mask_pruning._accuracy import DomainAccuracy, DomainDrops, measure_domains
+from keylatch.locks._mask_pruning._learning import learn_domain_masks
+from keylatch.locks._mask_pruning._masking import masked_model, union_of_masks
+from keylatch.locks._mask_pruning._overlap import DomainOverlap, DomainWarning
+from keylatch.locks._mask_pruning._report import DomainMaskReport, DomainMasks, MaskReport
+from keylatch.locks._mask_pruning._watermark import Watermark, WatermarkVerdict, verify_watermark
 from keylatch.locks._patch_gate import PatchPlace
 from keylatch.locks._report import BlockReport, ChannelReport, DetectorReport, LayerReport, LockReport
 from keylatch.locks._sample_images import sample_images
@@ -54,7 +60,13 @@ __all__ = [
     "DetectorKind",
     "DetectorLockDescription",
     "DetectorReport",
+    "DomainAccuracy",
+    "DomainDrops",
+    "DomainMaskReport",
+    "DomainMasks",
+    "DomainOverlap",
     "DomainReport",
+    "DomainWarning",
     "FineTuneReport",
     "FineTuned",
     "InputSpec",
@@ -63,6 +75,7 @@ __all__ = [
     "LockSecret",
     "Locked",
     "LockedModule",
+    "MaskReport",
     "OutputLayout",
     "PatchPlace",
     "PredictionVerdict",
@@ -75,6 +88,8 @@ __all__ = [
     "StainVerdict",
     "Stained",
     "TrainingProgress",
+    "Watermark",
+    "WatermarkVerdict",
     "block_lock",
     "channel_lock",
     "code_lock",
@@ -82,15 +97,20 @@ __all__ = [
     "domain_lock",
     "fine_tune",
     "identity_transform",
+    "learn_domain_masks",
     "load_locked",
     "load_program",
     "log2_chance_within",
+    "masked_model",
+    "measure_domains",
     "no_augment",
     "sample_images",
     "save_locked",
     "seal_lock",
     "shift_and_flip",
     "stain",
+    "union_of_masks",
     "verify_stain",
     "verify_stain_predictions",
+    "verify_watermark",
 ]

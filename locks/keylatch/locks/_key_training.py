@@ -14,8 +14,7 @@ import copy
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -52,6 +51,7 @@ from keylatch.locks._training_checkpoint import (
     resume,
     save_checkpoint,
 )
+from keylatch.locks._training_device import random_numbers, training_device, training_precision
 from keylatch.locks._training_key import TrainingKey, answers, describe_key, is_key, no_key
 
 LEARNING_RATE = 0.05
@@ -120,7 +120,7 @@ def fine_tune(
     """
     _require_arguments(spec, epochs, batch, learning_rate, patience, seed)
     path = None if checkpoint is None else require_place(Path(checkpoint))
-    target = _device(device)
+    target = training_device(device)
     everything = read_images(train, spec, name="training")
     held_back = read_images(validation, spec, name="validation")
     data = draw_subset(everything, subset, generator_for(seed, "subset"))
@@ -131,7 +131,7 @@ def fine_tune(
 
     plain = no_key(key)
     original = measure(plain)
-    precision = _precision(mixed_precision, target)
+    precision = training_precision(mixed_precision, target)
     changed = augment or (no_augment if data.is_dense else shift_and_flip)
     settings = _Settings(epochs, batch, learning_rate, changed, target, precision, patience, seed, subset)
     state = _start(network, settings)
@@ -229,7 +229,7 @@ def _train_epoch(
     order = torch.randperm(len(data), generator=generator_for(settings.seed, f"batches {done}"))
     total = torch.zeros((), device=device)
     state.network.train()
-    with _random_numbers(device, seed_for(settings.seed, f"epoch {done}")):
+    with random_numbers(device, seed_for(settings.seed, f"epoch {done}")):
         for step, chosen in enumerate(order.tensor_split(parts), start=done * parts):
             for group in state.optimizer.param_groups:
                 group["lr"] = settings.rate(step, settings.epochs * parts)
@@ -250,18 +250,6 @@ def _train_epoch(
             hint=f"take a smaller learning_rate, such as {settings.learning_rate / 10:g}",
         )
     return mean
-
-
-@contextmanager
-def _random_numbers(device: torch.device, seed: int) -> Iterator[None]:
-    """Dropout and augmentation draw from torch's own generators: seeded for one epoch, then put back."""
-    gpus = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed all GPUs, and put back only one
-        for gpu in gpus:
-            with torch.cuda.device(gpu):
-                torch.cuda.manual_seed(seed)
-        yield
 
 
 def _require_arguments(
@@ -293,20 +281,3 @@ def _require_fit(measure: KeyAccuracy, key: TrainingKey, data: ImageSet) -> None
                 f"{name} labels reach from {low} to {high}, the model has {classes} outputs",
                 hint=f"number the classes from 0, or give the model a last layer of {high + 1} outputs",
             )
-
-
-def _device(wanted: str | torch.device | None) -> torch.device:
-    if wanted is None:
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.zeros(1, device=wanted).device  # with its index
-    except (RuntimeError, AssertionError):  # AssertionError: torch was built without CUDA
-        raise LockError(f"device {wanted} cannot be used", hint="leave device out, or give device='cpu'") from None
-
-
-def _precision(mixed: bool | None, device: torch.device) -> torch.dtype:
-    if not (device.type == "cuda" if mixed is None else mixed):
-        return torch.float32
-    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.float16
-    return torch.bfloat16

@@ -11,6 +11,7 @@ from keylatch.cli import (
     audit,
     bench,
     demo,
+    demo_domains,
     device,
     export,
     inspect,
@@ -48,6 +49,7 @@ def keylatch(
 
 
 app.command("demo")(demo.demo)
+app.command("demo-domains")(demo_domains.demo_domains)
 app.command("lock")(lock.lock)
 app.command("export")(export.export)
 app.command("inspect")(inspect.inspect)

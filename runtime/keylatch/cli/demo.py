@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from keylatch.cli._demo.folder import prepare_folder
 from keylatch.cli._options import JsonOption
 from keylatch.cli._output import note_console, print_facts, print_json, progress, result_console, working
-from keylatch.errors import MissingExtraError, OutputError
+from keylatch.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from keylatch.cli._demo.story import Story
-
-_MARKER = ".made-by-keylatch-demo"
 
 BY_HAND = """\
 cd {folder}
@@ -51,7 +50,7 @@ def demo(
         raise MissingExtraError("the demo", error.name or "torch", "demo") from None
 
     digits = training.load_digits()
-    _prepare(folder)
+    prepare_folder(folder)
     told = story.Story(folder)
     with progress() as display:
         task = display.add_task("training on handwritten digits", total=training.EPOCHS, visible=not as_json)
@@ -65,18 +64,6 @@ def demo(
         print_json(_as_json(told, picture))
     else:
         _print(told, picture)
-
-
-def _prepare(folder: Path) -> None:
-    if folder.exists():
-        if not (folder / _MARKER).exists():
-            raise OutputError(f"{folder} exists and was not made by the demo", hint="choose another --folder")
-        shutil.rmtree(folder)
-    try:
-        folder.mkdir()
-        (folder / _MARKER).touch()
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be made: {error.strerror}", hint="choose another --folder") from None
 
 
 def _draw(told: Story, digits: Any) -> Path:

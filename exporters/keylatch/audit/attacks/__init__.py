@@ -7,7 +7,7 @@ block_key_search, block_key_gradient        searches for the key of a block tran
 trigger_inversion                           a search for the patch
 logit_recentering, normalization_reestimation, sign_recovery    repair without labels
 gate_removal, gate_fitting, branch_removal  the gates cut out, or open
-linear_probe, fine_tuning                   training on what the model still knows
+linear_probe, fine_tuning, noisy_fine_tuning    training on what the model still knows
 channel_ablation, pruning, zero_refill      surgery on channels and weights
 base_matching, stem_matching                comparison with the public base
 interception, known_pair                    what a key holder sees
@@ -33,6 +33,7 @@ from keylatch.audit.attacks.logit_recentering import LogitRecentering
 from keylatch.audit.attacks.near_block_key import NearBlockKey
 from keylatch.audit.attacks.near_key import NearKey
 from keylatch.audit.attacks.no_key import NoKey
+from keylatch.audit.attacks.noisy_fine_tuning import NoisyFineTuning
 from keylatch.audit.attacks.normalization_reestimation import NormalizationReestimation
 from keylatch.audit.attacks.pruning import Pruning
 from keylatch.audit.attacks.random_block_key import RandomBlockKey
@@ -63,6 +64,7 @@ ATTACKS: tuple[Attack, ...] = (
     FineTuning("last"),
     FineTuning("gates"),
     FineTuning("all"),
+    NoisyFineTuning(),
     ChannelAblation(),
     Pruning(),
     ZeroRefill(),

@@ -1,0 +1,1 @@
+"""What `benchmarks/domains.py` measures: digits of several domains, the network, the baselines, cached cells."""

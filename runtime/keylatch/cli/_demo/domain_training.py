@@ -1,0 +1,66 @@
+"""One network that knows all domains, and the masks that take them away again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from keylatch.cli._demo.digit_domains import SIDE, DigitDomain
+from keylatch.cli._demo.digits_net import DigitsNet
+from keylatch.locks import DomainMasks, InputSpec, learn_domain_masks
+
+SPEC = InputSpec(3, SIDE, SIDE)
+EPOCHS, MASK_EPOCHS = 12, 12
+_BATCH, _RATE = 64, 6e-3
+_LARGEST_SHIFT = 2
+
+
+def train(domains: Mapping[str, DigitDomain], advance: Callable[[], object]) -> nn.Module:
+    """Train on all domains at once, from scratch; the same network every time on the same machine.
+
+    Args:
+        domains: By name.
+        advance: Called after each epoch.
+    """
+    images = torch.cat([domain.train_images for domain in domains.values()])
+    labels = torch.cat([domain.train_labels for domain in domains.values()])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = DigitsNet()
+        optimizer = torch.optim.AdamW(network.parameters(), lr=_RATE / 3, weight_decay=1e-2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=_RATE, total_steps=EPOCHS * -(-len(labels) // _BATCH)
+        )
+        for _ in range(EPOCHS):
+            for chosen in torch.split(torch.randperm(len(labels)), _BATCH):
+                loss = functional.cross_entropy(network(shifted(images[chosen]).float() / 255), labels[chosen])
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                schedule.step()
+            advance()
+    return network.eval()
+
+
+def learn(network: nn.Module, domains: Mapping[str, DigitDomain], advance: Callable[[], object]) -> DomainMasks:
+    """Masks of all domains but the first, which is the source."""
+    source, *targets = domains
+    return learn_domain_masks(
+        network,
+        SPEC,
+        source=domains[source].batches(),
+        targets={name: domains[name].batches() for name in targets},
+        epochs=MASK_EPOCHS,
+        augment=shifted,
+        progress=lambda _: (advance(), None)[1],
+    )
+
+
+def shifted(images: torch.Tensor) -> torch.Tensor:
+    """Each batch moved by up to two pixels, the edge repeated: a tenth of a digit's width."""
+    rows, columns = (int(move) for move in torch.randint(0, 2 * _LARGEST_SHIFT + 1, (2,)))
+    padded = functional.pad(images.float(), [_LARGEST_SHIFT] * 4, mode="replicate").to(images.dtype)
+    return padded[:, :, rows : rows + images.shape[2], columns : columns + images.shape[3]]
