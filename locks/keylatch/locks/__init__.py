@@ -26,8 +26,18 @@ from keylatch.locks._key_training_data import no_augment, shift_and_flip
 from keylatch.locks._key_training_report import FineTuned, FineTuneReport, TrainingProgress
 from keylatch.locks._locked import Locked
 from keylatch.locks._locked_module import LockedModule
+from keylatch.locks._model_lock._edit_gate import EditDescription, KeyedEdit
+from keylatch.locks._model_lock._edit_key import EditKey
+from keylatch.locks._model_lock._edit_tune import EditTuned, EditTuneReport, edit_tune, score_on
+from keylatch.locks._model_lock._edited_images import edit_images
+from keylatch.locks._model_lock._editor import Edit, Editor, EditSettings
+from keylatch.locks._model_lock._load_editor import load_editor
+from keylatch.locks._model_lock._lock import model_lock
+from keylatch.locks._model_lock._pixel_editor import PixelEditor
+from keylatch.locks._model_lock._pixel_training import train_pixel_editor
+from keylatch.locks._model_lock._prompts import STYLE_PROMPTS, PromptRank, rank_prompts
 from keylatch.locks._patch_gate import PatchPlace
-from keylatch.locks._report import BlockReport, ChannelReport, DetectorReport, LayerReport, LockReport
+from keylatch.locks._report import BlockReport, ChannelReport, DetectorReport, EditReport, LayerReport, LockReport
 from keylatch.locks._sample_images import sample_images
 from keylatch.locks._secret import LockSecret
 from keylatch.locks._stain import stain
@@ -40,6 +50,7 @@ from keylatch.locks._verify_stain import StainMatch, StainVerdict, verify_stain
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "STYLE_PROMPTS",
     "BlockDescription",
     "BlockReport",
     "BlockTransform",
@@ -49,9 +60,18 @@ __all__ = [
     "DetectorKind",
     "DetectorLockDescription",
     "DetectorReport",
+    "Edit",
+    "EditDescription",
+    "EditKey",
+    "EditReport",
+    "EditSettings",
+    "EditTuneReport",
+    "EditTuned",
+    "Editor",
     "FineTuneReport",
     "FineTuned",
     "InputSpec",
+    "KeyedEdit",
     "LayerReport",
     "LockReport",
     "LockSecret",
@@ -59,7 +79,9 @@ __all__ = [
     "LockedModule",
     "OutputLayout",
     "PatchPlace",
+    "PixelEditor",
     "PredictionVerdict",
+    "PromptRank",
     "StainFacts",
     "StainMark",
     "StainMatch",
@@ -72,16 +94,23 @@ __all__ = [
     "channel_lock",
     "code_lock",
     "detector_lock",
+    "edit_images",
+    "edit_tune",
     "fine_tune",
     "identity_transform",
+    "load_editor",
     "load_locked",
     "load_program",
     "log2_chance_within",
+    "model_lock",
     "no_augment",
+    "rank_prompts",
     "sample_images",
     "save_locked",
+    "score_on",
     "shift_and_flip",
     "stain",
+    "train_pixel_editor",
     "verify_stain",
     "verify_stain_predictions",
 ]

@@ -54,9 +54,11 @@ def prove(
     if not locked >= _LEAST_DIFFERENCE:
         gated = "the chosen layers hardly matter to the output; gate others with layers=[...], or more with gates="
         keyed = "the network hardly cares for the key; train longer, or add a step, or take other blocks"
+        if module.edit is not None:
+            keyed = "the network hardly cares for the edit; take another prompt, or a larger blend"
         raise LockError(
             f"the locked network differs from the original by only {locked:.1e} of its output range",
-            hint=keyed if module.blocks is not None or module.channels else gated,
+            hint=keyed if module.edit is not None or module.blocks is not None or module.channels else gated,
         )
     return opened, locked
 

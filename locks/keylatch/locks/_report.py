@@ -104,6 +104,25 @@ class DetectorReport:
 
 
 @dataclass(frozen=True, slots=True)
+class EditReport:
+    """An edit in front of the network.
+
+    Attributes:
+        editor: The editor's kind.
+        digest: SHA-256 of its weights, hex.
+        steps: Of the edit; they run for every image.
+        multiply_adds: Of the edit, for one image, in convolutions and linear layers.
+        secret_values: Numbers in the key; what they are worth is for the audit to say.
+    """
+
+    editor: str
+    digest: str
+    steps: int
+    multiply_adds: int
+    secret_values: int
+
+
+@dataclass(frozen=True, slots=True)
 class LockReport:
     """The report of a lock; without a code there are no layers and 0 bits.
 
@@ -120,6 +139,7 @@ class LockReport:
         blocks: The block transform, if there is one.
         channels: The permuted feature maps, if there are any.
         detector: The detector of a detector lock, if it is one.
+        edit: The edit of a ModelLock, if it is one.
     """
 
     layers: tuple[LayerReport, ...]
@@ -133,6 +153,7 @@ class LockReport:
     blocks: BlockReport | None = None
     channels: ChannelReport | None = None
     detector: DetectorReport | None = None
+    edit: EditReport | None = None
 
     @property
     def gated_parameters(self) -> int:

@@ -13,6 +13,7 @@ import torch
 from keylatch.errors import FormatError
 from keylatch.locks._block_transform import BlockTransform
 from keylatch.locks._channel_key import ChannelKey, has_channel_key
+from keylatch.locks._model_lock._edit_key import EditKey, has_edit_key
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -26,6 +27,7 @@ class LockSecret:
         sealed: The withheld weights, float32, in the order of the lock's description.
         blocks: The block transform's key, if there is one.
         channels: The key of feature maps, if there is one.
+        edit: The key of an edit, if there is one.
     """
 
     code: torch.Tensor
@@ -34,6 +36,7 @@ class LockSecret:
     sealed: tuple[torch.Tensor, ...] = ()
     blocks: BlockTransform | None = None
     channels: ChannelKey | None = None
+    edit: EditKey | None = None
 
     @classmethod
     def of_blocks(cls, transform: BlockTransform | None) -> Self:
@@ -46,12 +49,17 @@ class LockSecret:
         return replace(cls.of_blocks(None), channels=key)
 
     @classmethod
+    def of_edit(cls, key: EditKey) -> Self:
+        """The secret of a ModelLock."""
+        return replace(cls.of_blocks(None), edit=key)
+
+    @classmethod
     def of_patch(cls, pixels: torch.Tensor) -> Self:
         """The secret of a detector lock: a patch without a code, (C, k, k) uint8."""
         return replace(cls.of_blocks(None), patch=pixels.flatten())
 
     def __repr__(self) -> str:
-        others = "".join(f", {key!r}" for key in (self.blocks, self.channels) if key is not None)
+        others = "".join(f", {key!r}" for key in (self.blocks, self.channels, self.edit) if key is not None)
         return f"LockSecret({len(self.code)} bits, {len(self.means)} gates{others})"
 
     def __reduce__(self) -> NoReturn:
@@ -62,7 +70,7 @@ class LockSecret:
         means = {f"mean_{index}": mean.numpy() for index, mean in enumerate(self.means)}
         sealed = {f"sealed_{index}": value.contiguous().numpy() for index, value in enumerate(self.sealed)}
         own = {"code": self.code.numpy(), "patch": self.patch.numpy(), **means, **sealed}
-        keys = [key.to_arrays() for key in (self.blocks, self.channels) if key is not None]
+        keys = [key.to_arrays() for key in (self.blocks, self.channels, self.edit) if key is not None]
         return {name: array for arrays in (own, *keys) for name, array in arrays.items()}
 
     @classmethod
@@ -79,7 +87,8 @@ class LockSecret:
         keyed = any(name.startswith("blocks.") for name in arrays)
         blocks = BlockTransform.from_arrays(arrays) if keyed else None
         channels = ChannelKey.from_arrays(arrays) if has_channel_key(arrays) else None
-        return cls(tensors["code"], tensors["patch"], means, sealed, blocks, channels)
+        edit = EditKey.from_arrays(arrays) if has_edit_key(arrays) else None
+        return cls(tensors["code"], tensors["patch"], means, sealed, blocks, channels, edit)
 
 
 def _numbered(tensors: Mapping[str, torch.Tensor], prefix: str) -> tuple[torch.Tensor, ...]:

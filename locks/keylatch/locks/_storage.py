@@ -19,7 +19,8 @@ from keylatch.locks._code_description import CodeLockDescription
 from keylatch.locks._detector_lock._description import DetectorLockDescription
 from keylatch.locks._input_spec import InputSpec
 from keylatch.locks._locked_module import LockedModule
-from keylatch.locks._report import BlockReport, ChannelReport, DetectorReport, LayerReport, LockReport
+from keylatch.locks._model_lock._edit_gate import EditDescription
+from keylatch.locks._report import BlockReport, ChannelReport, DetectorReport, EditReport, LayerReport, LockReport
 
 _ENTRY = "keylatch.lock.json"
 _BATCH = 2
@@ -87,6 +88,7 @@ def load_locked(path: str | PathLike[str]) -> tuple[LockedModule, LockReport]:
         described = description or detector
         blocks = block_gate(BlockDescription.from_json(facts["blocks"]), spec, spec) if "blocks" in facts else None
         channels = tuple((layer["name"], int(layer["channels"])) for layer in facts.get("channels", ()))
+        edit = EditDescription.from_json(facts["edit"]) if "edit" in facts else None
         outputs = OutputLayout(tuple(lock["outputs"]["names"]), lock["outputs"]["kind"])
         report = _report(lock["report"])
     except FileNotFoundError:
@@ -104,14 +106,15 @@ def load_locked(path: str | PathLike[str]) -> tuple[LockedModule, LockReport]:
         gate=None if described is None else described.gate(spec),
         blocks=blocks,
         channels=channels,
+        edit=edit,
     )
     return module, report
 
 
 def _report(data: dict[str, Any]) -> LockReport:
-    known = set(LockReport.__dataclass_fields__) - {"layers", "blocks", "channels", "detector"}
+    known = set(LockReport.__dataclass_fields__) - {"layers", "blocks", "channels", "detector", "edit"}
     fields = {name: value for name, value in data.items() if name in known}
-    blocks, channels, detector = data.get("blocks"), data.get("channels"), data.get("detector")
+    blocks, channels, detector, edit = (data.get(name) for name in ("blocks", "channels", "detector", "edit"))
     return LockReport(
         layers=tuple(LayerReport(**layer) for layer in data["layers"]),
         blocks=None if blocks is None else BlockReport(**{**blocks, "steps": tuple(blocks["steps"])}),
@@ -119,6 +122,7 @@ def _report(data: dict[str, Any]) -> LockReport:
         if channels is None
         else ChannelReport(tuple(channels["layers"]), tuple(channels["channels"]), channels["log2_key_space"]),
         detector=None if detector is None else DetectorReport(**detector),
+        edit=None if edit is None else EditReport(**edit),
         **fields,
     )
 
