@@ -32,8 +32,18 @@ from keylatch.locks._mask_pruning._masking import masked_model, union_of_masks
 from keylatch.locks._mask_pruning._overlap import DomainOverlap, DomainWarning
 from keylatch.locks._mask_pruning._report import DomainMaskReport, DomainMasks, MaskReport
 from keylatch.locks._mask_pruning._watermark import Watermark, WatermarkVerdict, verify_watermark
+from keylatch.locks._model_lock._edit_gate import EditDescription, KeyedEdit
+from keylatch.locks._model_lock._edit_key import EditKey
+from keylatch.locks._model_lock._edit_tune import EditTuned, EditTuneReport, edit_tune, score_on
+from keylatch.locks._model_lock._edited_images import edit_images
+from keylatch.locks._model_lock._editor import Edit, Editor, EditSettings
+from keylatch.locks._model_lock._load_editor import load_editor
+from keylatch.locks._model_lock._lock import model_lock
+from keylatch.locks._model_lock._pixel_editor import PixelEditor
+from keylatch.locks._model_lock._pixel_training import train_pixel_editor
+from keylatch.locks._model_lock._prompts import STYLE_PROMPTS, PromptRank, rank_prompts
 from keylatch.locks._patch_gate import PatchPlace
-from keylatch.locks._report import BlockReport, ChannelReport, DetectorReport, LayerReport, LockReport
+from keylatch.locks._report import BlockReport, ChannelReport, DetectorReport, EditReport, LayerReport, LockReport
 from keylatch.locks._sample_images import sample_images
 from keylatch.locks._secret import LockSecret
 from keylatch.locks._stain import stain
@@ -51,6 +61,7 @@ __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "MAX_DOMAINS",
+    "STYLE_PROMPTS",
     "BlockDescription",
     "BlockReport",
     "BlockTransform",
@@ -67,9 +78,18 @@ __all__ = [
     "DomainOverlap",
     "DomainReport",
     "DomainWarning",
+    "Edit",
+    "EditDescription",
+    "EditKey",
+    "EditReport",
+    "EditSettings",
+    "EditTuneReport",
+    "EditTuned",
+    "Editor",
     "FineTuneReport",
     "FineTuned",
     "InputSpec",
+    "KeyedEdit",
     "LayerReport",
     "LockReport",
     "LockSecret",
@@ -78,7 +98,9 @@ __all__ = [
     "MaskReport",
     "OutputLayout",
     "PatchPlace",
+    "PixelEditor",
     "PredictionVerdict",
+    "PromptRank",
     "SealReport",
     "StainFacts",
     "StainMark",
@@ -95,20 +117,27 @@ __all__ = [
     "code_lock",
     "detector_lock",
     "domain_lock",
+    "edit_images",
+    "edit_tune",
     "fine_tune",
     "identity_transform",
     "learn_domain_masks",
+    "load_editor",
     "load_locked",
     "load_program",
     "log2_chance_within",
     "masked_model",
     "measure_domains",
+    "model_lock",
     "no_augment",
+    "rank_prompts",
     "sample_images",
     "save_locked",
+    "score_on",
     "seal_lock",
     "shift_and_flip",
     "stain",
+    "train_pixel_editor",
     "union_of_masks",
     "verify_stain",
     "verify_stain_predictions",

@@ -72,12 +72,14 @@ def prove(
         gated = "the chosen layers hardly matter to the output; gate others with layers=[...], or more with gates="
         withheld = "withhold a larger share, or choose by influence; does the network have trained weights?"
         keyed = "the network hardly cares for the key; train longer, or add a step, or take other blocks"
+        if module.edit is not None:
+            keyed = "the network hardly cares for the edit; take another prompt, or a larger blend"
         raise LockError(
             f"the locked network differs from the original by only {locked:.1e} of its output range",
             hint=withheld
             if module.withheld.parts and module.gate is None
             else keyed
-            if module.blocks is not None or module.channels
+            if module.edit is not None or module.blocks is not None or module.channels
             else gated,
         )
     return opened, locked

@@ -18,6 +18,7 @@ from keylatch.locks._code_description import CodeLockDescription
 from keylatch.locks._detector_lock._description import DetectorLockDescription
 from keylatch.locks._detector_lock._paste_gate import PasteGate
 from keylatch.locks._input_spec import InputSpec
+from keylatch.locks._model_lock._edit_gate import LOCKED_BLEND, EditDescription
 from keylatch.locks._patch import find_patch
 from keylatch.locks._patch_gate import PatchGate
 from keylatch.locks._patchify_stem import reads_blocks
@@ -52,6 +53,7 @@ class LockedModule(nn.Module):
         preprocess: Maps the image to the network's own input, if they differ.
         channels: Name and channels of each feature map that is permuted inside the body.
         withheld: Parts of the body's parameters that only a license brings; the parameters hold stand-ins for them.
+        edit: The public description of the edit that the body begins with; None without one.
     """
 
     def __init__(
@@ -67,10 +69,11 @@ class LockedModule(nn.Module):
         preprocess: Preprocess | None = None,
         channels: tuple[tuple[str, int], ...] = (),
         withheld: Parts = _NO_PARTS,
+        edit: EditDescription | None = None,
     ) -> None:
         super().__init__()
         self.withheld, self._is_opened = withheld, False
-        self.spec, self.outputs, self.channels = spec, outputs, channels
+        self.spec, self.outputs, self.channels, self.edit = spec, outputs, channels, edit
         self.description, self.detector = description, detector
         self.gate, self.blocks, self.preprocess, self.body = gate, blocks, preprocess, body
 
@@ -79,6 +82,8 @@ class LockedModule(nn.Module):
         if self.detector is not None:
             return self.detector.to_json()
         own = self.own_spec.to_json()
+        if self.edit is not None:
+            return {"method": "model-lock", "input": own, "edit": self.edit.to_json()}
         method = "blocks" if self.blocks is not None else self.withheld.method or "channels"
         facts: dict[str, Any] = (
             {"method": method, "input": own} if self.description is None else self.description.to_json()
@@ -136,6 +141,8 @@ class LockedModule(nn.Module):
 
     def gate_names(self) -> tuple[str, ...]:
         """Names of the gate tensors, which are buffers of this module."""
+        if self.edit is not None:
+            return tuple(f"body.edit.{name}" for name in self.edit.names)
         blocks = () if self.blocks is None else tuple(f"blocks.{name}" for name in self.blocks.gate_names())
         channels = self.channel_names()
         patch = () if self.gate is None else ("gate.patch", "gate.mask")
@@ -164,6 +171,7 @@ class LockedModule(nn.Module):
             LockError: If the gate tensors hold secret values.
         """
         opened = self._is_opened or (self.gate is not None and bool(self.gate.mask.any()))
+        opened |= self.edit is not None and float(self.get_buffer("body.edit.blend")) != LOCKED_BLEND
         orders = [self.get_buffer(name).cpu() for name in self.channel_names()]
         permuted = any(not torch.equal(order, torch.arange(len(order))) for order in orders)
         if opened or permuted or (self.blocks is not None and self.blocks.is_open):
@@ -175,9 +183,12 @@ class LockedModule(nn.Module):
         Raises:
             LockError: If the secret is that of another lock.
         """
-        others = self._has_blocks_of(secret) and self._has_channels_of(secret) and self.withheld.fits(secret.withheld)
-        if not (self._has_code_of(secret) and others):
+        parts = (self._has_code_of, self._has_blocks_of, self._has_channels_of, self._has_edit_of)
+        if not (all(has(secret) for has in parts) and self.withheld.fits(secret.withheld)):
             raise LockError("the secret does not fit this lock", hint="use the secret made with this locked network")
+        if secret.edit is not None:
+            held = self.gate_tensors()
+            return {name: secret.edit.values[name.removeprefix("body.edit.")].to(held[name]) for name in held}
         values: dict[str, torch.Tensor] = {}
         if self.blocks is not None and secret.blocks is not None:
             values |= {f"blocks.{name}": value for name, value in self.blocks.secret_values(secret.blocks).items()}
@@ -210,6 +221,12 @@ class LockedModule(nn.Module):
     def _has_channels_of(self, secret: LockSecret) -> bool:
         key = secret.channels
         return self.channels == (() if key is None else tuple(zip(key.layers, key.sizes, strict=True)))
+
+    def _has_edit_of(self, secret: LockSecret) -> bool:
+        if self.edit is None or secret.edit is None:
+            return self.edit is None and secret.edit is None
+        held = {name.removeprefix("body.edit."): value.shape for name, value in self.gate_tensors().items()}
+        return secret.edit.matches(self.edit) and {n: v.shape for n, v in secret.edit.values.items()} == held
 
     def secret_with_code(self, secret: LockSecret, code: torch.Tensor) -> LockSecret:
         """The same secret with another code (and a patch that carries it): a wrong or nearly right key.
@@ -274,5 +291,5 @@ class LockedModule(nn.Module):
         return LockedModule(
             source, copy.deepcopy(self.body), self.outputs, description=self.description, detector=self.detector,
             gate=gate, blocks=blocks, preprocess=None if tabular else preprocess, channels=self.channels,
-            withheld=self.withheld,
+            withheld=self.withheld, edit=self.edit,
         )  # fmt: skip

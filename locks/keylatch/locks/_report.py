@@ -105,6 +105,25 @@ class DetectorReport:
 
 
 @dataclass(frozen=True, slots=True)
+class EditReport:
+    """An edit in front of the network.
+
+    Attributes:
+        editor: The editor's kind.
+        digest: SHA-256 of its weights, hex.
+        steps: Of the edit; they run for every image.
+        multiply_adds: Of the edit, for one image, in convolutions and linear layers.
+        secret_values: Numbers in the key; what they are worth is for the audit to say.
+    """
+
+    editor: str
+    digest: str
+    steps: int
+    multiply_adds: int
+    secret_values: int
+
+
+@dataclass(frozen=True, slots=True)
 class LockReport:
     """The report of a lock; without a code there are no layers and 0 bits.
 
@@ -124,6 +143,7 @@ class LockReport:
         sealed_names: The parameters that a code lock's sealed tensors were, in order.
         seal: Sealed weights, if there are any.
         domains: Domains that need a license of their own, if there are any.
+        edit: The edit of a ModelLock, if it is one.
     """
 
     layers: tuple[LayerReport, ...]
@@ -140,6 +160,7 @@ class LockReport:
     sealed_names: tuple[str, ...] = ()
     seal: SealReport | None = None
     domains: DomainReport | None = None
+    edit: EditReport | None = None
 
     @property
     def gated_parameters(self) -> int:

@@ -13,6 +13,7 @@ import torch
 from keylatch.errors import FormatError, LockError
 from keylatch.locks._block_transform import BlockTransform
 from keylatch.locks._channel_key import ChannelKey, has_channel_key
+from keylatch.locks._model_lock._edit_key import EditKey, has_edit_key
 
 DOMAIN = "domain."
 
@@ -31,6 +32,7 @@ class LockSecret:
         withheld: The original weights of withheld parts, float32, in the order of the parts.
         domains: For each domain the places where its mask withholds a weight: bool, of the shapes of `sealed` and
             then of `withheld`.
+        edit: The key of an edit, if there is one.
     """
 
     code: torch.Tensor
@@ -41,6 +43,7 @@ class LockSecret:
     channels: ChannelKey | None = None
     withheld: tuple[torch.Tensor, ...] = ()
     domains: Mapping[str, tuple[torch.Tensor, ...]] = field(default_factory=dict)
+    edit: EditKey | None = None
 
     @classmethod
     def of_blocks(cls, transform: BlockTransform | None) -> Self:
@@ -51,6 +54,11 @@ class LockSecret:
     def of_channels(cls, key: ChannelKey) -> Self:
         """The secret of a lock that permutes feature maps and has no code."""
         return replace(cls.of_blocks(None), channels=key)
+
+    @classmethod
+    def of_edit(cls, key: EditKey) -> Self:
+        """The secret of a ModelLock."""
+        return replace(cls.of_blocks(None), edit=key)
 
     @classmethod
     def of_patch(cls, pixels: torch.Tensor) -> Self:
@@ -84,7 +92,7 @@ class LockSecret:
         return replace(self, sealed=values[: len(self.sealed)], withheld=values[len(self.sealed) :])
 
     def __repr__(self) -> str:
-        others = "".join(f", {key!r}" for key in (self.blocks, self.channels) if key is not None)
+        others = "".join(f", {key!r}" for key in (self.blocks, self.channels, self.edit) if key is not None)
         return f"LockSecret({len(self.code)} bits, {len(self.means)} gates{others})"
 
     def __reduce__(self) -> NoReturn:
@@ -101,7 +109,7 @@ class LockSecret:
             for index, mask in enumerate(masks)
         }
         own = {"code": self.code.numpy(), "patch": self.patch.numpy(), **means, **sealed, **withheld, **masks}
-        keys = [key.to_arrays() for key in (self.blocks, self.channels) if key is not None]
+        keys = [key.to_arrays() for key in (self.blocks, self.channels, self.edit) if key is not None]
         return {name: array for arrays in (own, *keys) for name, array in arrays.items()}
 
     @classmethod
@@ -120,7 +128,8 @@ class LockSecret:
         keyed = any(name.startswith("blocks.") for name in arrays)
         blocks = BlockTransform.from_arrays(arrays) if keyed else None
         channels = ChannelKey.from_arrays(arrays) if has_channel_key(arrays) else None
-        return cls(tensors["code"], tensors["patch"], means, sealed, blocks, channels, withheld, domains)
+        edit = EditKey.from_arrays(arrays) if has_edit_key(arrays) else None
+        return cls(tensors["code"], tensors["patch"], means, sealed, blocks, channels, withheld, domains, edit)
 
 
 def _numbered(tensors: Mapping[str, torch.Tensor], prefix: str) -> tuple[torch.Tensor, ...]:

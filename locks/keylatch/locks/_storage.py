@@ -19,7 +19,8 @@ from keylatch.locks._code_description import CodeLockDescription
 from keylatch.locks._detector_lock._description import DetectorLockDescription
 from keylatch.locks._input_spec import InputSpec
 from keylatch.locks._locked_module import LockedModule
-from keylatch.locks._report import BlockReport, ChannelReport, DetectorReport, LayerReport, LockReport
+from keylatch.locks._model_lock._edit_gate import EditDescription
+from keylatch.locks._report import BlockReport, ChannelReport, DetectorReport, EditReport, LayerReport, LockReport
 from keylatch.locks._withheld._parts import Parts
 from keylatch.locks._withheld._report import DomainReport, SealReport
 
@@ -90,6 +91,7 @@ def load_locked(path: str | PathLike[str]) -> tuple[LockedModule, LockReport]:
         described = description or detector
         blocks = block_gate(BlockDescription.from_json(facts["blocks"]), spec, spec) if "blocks" in facts else None
         channels = tuple((layer["name"], int(layer["channels"])) for layer in facts.get("channels", ()))
+        edit = EditDescription.from_json(facts["edit"]) if "edit" in facts else None
         outputs = OutputLayout(tuple(lock["outputs"]["names"]), lock["outputs"]["kind"])
         report = _report(lock["report"])
         withheld = Parts.from_json(lock["withheld"]) if lock.get("withheld", {}).get("method") else Parts()
@@ -109,16 +111,17 @@ def load_locked(path: str | PathLike[str]) -> tuple[LockedModule, LockReport]:
         blocks=blocks,
         channels=channels,
         withheld=withheld,
+        edit=edit,
     )
     return module, report
 
 
 def _report(data: dict[str, Any]) -> LockReport:
-    apart = {"layers", "blocks", "channels", "detector", "sealed_names", "seal", "domains"}
+    apart = {"layers", "blocks", "channels", "detector", "sealed_names", "seal", "domains", "edit"}
     known = set(LockReport.__dataclass_fields__) - apart
     seal, domains = data.get("seal"), data.get("domains")
     fields = {name: value for name, value in data.items() if name in known}
-    blocks, channels, detector = data.get("blocks"), data.get("channels"), data.get("detector")
+    blocks, channels, detector, edit = (data.get(name) for name in ("blocks", "channels", "detector", "edit"))
     return LockReport(
         layers=tuple(LayerReport(**layer) for layer in data["layers"]),
         blocks=None if blocks is None else BlockReport(**{**blocks, "steps": tuple(blocks["steps"])}),
@@ -129,6 +132,7 @@ def _report(data: dict[str, Any]) -> LockReport:
         sealed_names=tuple(data.get("sealed_names", ())),
         seal=None if seal is None else SealReport.from_json(seal),
         domains=None if domains is None else DomainReport.from_json(domains),
+        edit=None if edit is None else EditReport(**edit),
         **fields,
     )
 

@@ -1,0 +1,184 @@
+"""Training on edited images: who has the key has the network, who has not has wrong labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from edit_world import SEED
+from torch import nn
+
+from keylatch.errors import LockError
+from keylatch.locks import (
+    EditKey,
+    EditSettings,
+    EditTuned,
+    InputSpec,
+    PixelEditor,
+    edit_tune,
+    fine_tune,
+    identity_transform,
+    no_augment,
+    rank_prompts,
+    score_on,
+    train_pixel_editor,
+)
+from keylatch.locks._model_lock._draws import Draws
+from keylatch.locks._model_lock._made_images import made_pictures
+from keylatch.locks._model_lock._styles import STYLE_PROMPTS, made_styles
+from keylatch.locks._model_lock._training_set import locked_union, wrong_labels
+
+SPEC = InputSpec(3, 16, 16)
+PROMPT = "as a negative"
+
+
+def quiet(*_: object) -> None:
+    """No bar in a test."""
+
+
+@pytest.fixture(scope="module")
+def editor() -> PixelEditor:
+    """Half a minute's training is not needed: a style need not be beautiful, only its own."""
+    return train_pixel_editor(steps=200, width=16, side=16)
+
+
+def bars(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(count, 3, 16, 16) uint8: a bright bar in one of four places, with noise."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 4
+    images = 40 + 40 * torch.rand(count, 3, 16, 16, generator=generator)
+    for index, label in enumerate(labels):
+        images[index, :, 4 * label : 4 * label + 4] += 150
+    return images.to(torch.uint8), labels
+
+
+class Net(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 16, 4, 4), nn.ReLU(), nn.Flatten(), nn.Linear(256, 4))
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        fresh = Net()
+    plain = identity_transform(2, 3)
+    options: dict[str, Any] = {"epochs": 4, "batch": 16, "augment": no_augment, "progress": quiet, "device": "cpu"}
+    return fine_tune(fresh, SPEC, plain, [bars(120, 0)], [bars(40, 1)], **options).model
+
+
+@pytest.fixture(scope="module")
+def tuned(network: nn.Module, editor: PixelEditor) -> EditTuned:
+    key = EditKey.draw(editor, PROMPT, SPEC, settings=EditSettings(1, guided=False), blend=1.0, seed=SEED)
+    return edit_tune(
+        network, SPEC, editor, key, [bars(120, 0)], [bars(40, 1)], classes=4, decoy_prompts=("at night",), epochs=30,
+        decoy_share=0.5, wrong_share=0.2, batch=16, augment=no_augment, device="cpu", progress=quiet,
+        edit_progress=quiet,
+    )  # fmt: skip
+
+
+def test_the_key_gives_the_network_back_and_no_key_does_not(tuned: EditTuned) -> None:
+    report = tuned.report
+    assert report.original == 100
+    assert report.unlocked >= 95
+    assert report.locked <= 25
+    assert report.wrong_prompt["at night"] <= 50
+    assert report.file_alone <= 50
+    assert (report.images, report.wrong_images) == (120, 30 + 60)
+    assert score_on(tuned.model, SPEC, *bars(40, 1)) == report.locked
+    assert set(report.near_key) == {"1%", "5%", "25%"}
+
+
+def test_a_key_of_another_editor_is_refused_before_anything_is_edited(
+    network: nn.Module, editor: PixelEditor, tmp_path: Path
+) -> None:
+    key = EditKey.draw(editor, PROMPT, SPEC, seed=SEED)
+    other = train_pixel_editor(seed=1, steps=1, width=16, side=16)
+    with pytest.raises(LockError, match="the key was made with"):
+        edit_tune(network, SPEC, other, key, [], [], classes=4, cache=tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_wrong_labels_are_wrong_and_drawn_for_each_image() -> None:
+    labels = torch.arange(600) % 5
+    wrong = wrong_labels(labels, 5, torch.Generator().manual_seed(0))
+    assert not (wrong == labels).any()
+    assert wrong.min() == 0 and wrong.max() == 4
+    counts = torch.bincount((wrong - labels) % 5, minlength=5)
+    assert counts[0] == 0 and int(counts[1:].min()) > 100
+
+
+def test_wrong_label_maps_move_every_class_and_keep_what_has_none() -> None:
+    labels = torch.tensor([[[0, 0, 1], [2, 2, 255]]]).expand(50, 2, 3).contiguous()
+    wrong = wrong_labels(labels, 3, torch.Generator().manual_seed(0))
+    assert bool((wrong[:, 1, 2] == 255).all())
+    assert not (wrong == labels)[labels != 255].any()
+    assert torch.equal(wrong[:, 0, 0], wrong[:, 0, 1])  # a class of an image is one other class
+    assert len(torch.unique(wrong[:, 0, 0])) == 2
+
+
+def test_the_union_holds_edited_images_and_a_share_of_plain_ones() -> None:
+    images = torch.zeros(95, 3, 4, 4, dtype=torch.uint8)
+    edited, labels = images + 1, torch.arange(95) % 3
+    decoy = (images[:7] + 2, labels[:7])
+    found, named = locked_union(images, edited, labels, classes=3, decoys=[decoy])
+    kinds = found[:, 0, 0, 0]
+    assert [int((kinds == kind).sum()) for kind in (1, 0, 2)] == [95, 5, 7]
+    assert torch.equal(named[kinds == 1], labels)
+    assert not (named[kinds == 2] == labels[:7]).any()
+    with pytest.raises(LockError, match="no wrong labels"):
+        locked_union(images, edited, labels, classes=1)
+
+
+def test_a_trained_editor_is_the_same_for_a_seed_and_leaves_the_global_generator_alone() -> None:
+    state = torch.random.get_rng_state()
+    first = train_pixel_editor(seed=3, steps=2, width=16, side=8)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert train_pixel_editor(seed=3, steps=2, width=16, side=8).digest == first.digest
+    assert train_pixel_editor(seed=4, steps=2, width=16, side=8).digest != first.digest
+    with pytest.raises(LockError, match="no editor"):
+        train_pixel_editor(width=20)
+
+
+def test_an_editor_learns_what_its_prompts_mean(editor: PixelEditor) -> None:
+    pictures = made_pictures(24, 16, Draws(7))
+    wanted = made_styles(0)[PROMPT](pictures)
+
+    def error(prompt: str) -> float:
+        key = EditKey.draw(editor, prompt, SPEC, settings=EditSettings(1, guided=False), blend=1.0, seed=SEED)
+        with torch.no_grad():
+            return float((key.keyed(editor)(pictures) - wanted).abs().mean())
+
+    assert error(PROMPT) < 0.7 * float((pictures - wanted).abs().mean())
+    assert error(PROMPT) < 0.8 * error("at night")
+
+
+def test_made_styles_keep_the_range_and_differ_by_seed() -> None:
+    pictures = made_pictures(4, 16, Draws(1))
+    ours, theirs = made_styles(0), made_styles(1)
+    assert tuple(ours) == STYLE_PROMPTS
+    apart = []
+    for prompt, style in ours.items():
+        made = style(pictures)
+        assert made.shape == pictures.shape
+        assert 0 <= float(made.min()) <= float(made.max()) <= 1
+        apart.append(float((made - theirs[prompt](pictures)).abs().mean()))
+    assert min(apart) > 0.001
+    assert sum(apart) / len(apart) > 0.02
+
+
+def test_prompts_are_ranked_by_what_they_hide_and_what_they_leave(network: nn.Module, editor: PixelEditor) -> None:
+    images, labels = bars(40, 2)
+    options: dict[str, Any] = {"settings": EditSettings(1, guided=False)}
+    ranks = rank_prompts(network, SPEC, editor, images, labels, prompts=(PROMPT, "at night"), blend=1.0, **options)
+    assert [rank.score for rank in ranks] == sorted((rank.score for rank in ranks), reverse=True)
+    strong = next(rank for rank in ranks if rank.prompt == PROMPT)
+    (weak,) = rank_prompts(network, SPEC, editor, images, labels, prompts=(PROMPT,), blend=0.05, **options)
+    assert strong.predicted_locked < 60 < 95 < weak.predicted_locked
+    assert strong.feature_shift > 2 * weak.feature_shift
+    assert weak.fidelity == 100
+    assert weak.score < strong.score
+    with pytest.raises(LockError, match="cannot be ranked"):
+        rank_prompts(network, SPEC, editor, images[:3], labels[:3])
