@@ -1,9 +1,10 @@
 """Does the audit find what is weak about detector locks? The whole of it, on the demo's digits, lock A and lock B.
 
-    python benchmarks/detector_audit.py [--kind A] [--minutes 10]
+    python benchmarks/detector_audit.py [--kind A] [--minutes 10] [--attack logit-recentering]
 
-Two seeds of every attack. Lock A should fall to logit recentering, lock B to gate removal, each without a label or a
-key. Locked models and single measurements stay in --work, so that it goes on where it was stopped.
+Two seeds of every attack, or of those that are named. Lock A should fall to logit recentering, lock B to gate removal,
+each without a label or a key. Locked models and single measurements stay in --work, so that it goes on where it was
+stopped.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,9 @@ SPEC = InputSpec(3, IMAGE_SIZE, IMAGE_SIZE)
 _HEADER = ("lock", "original", "unlocked", "locked", "verdict", "breaks, without labels", "recovered", "baseline")
 
 
-def audit(kind: Any, network: nn.Module, digits: Digits, work: Path, minutes: float) -> dict[str, Any]:
+def audit(
+    kind: Any, network: nn.Module, digits: Digits, work: Path, minutes: float, attacks: Sequence[str]
+) -> dict[str, Any]:
     """Lock the network, and run the whole audit on the artifact."""
 
     def lock() -> Locked:
@@ -62,7 +66,7 @@ def audit(kind: Any, network: nn.Module, digits: Digits, work: Path, minutes: fl
     start = time.monotonic()
     result = run_audit(
         Scene(target, images, owner, None, load_plain(original, SPEC)),
-        ATTACKS,
+        [attack for attack in ATTACKS if not attacks or attack.name in attacks],
         AuditOptions(LABELED, seeds=SEEDS, minutes=minutes, command="python benchmarks/detector_audit.py"),
         folder=work / f"digits.{kind}.cells",
         clock=Clock(60 * minutes),
@@ -95,6 +99,7 @@ def main() -> None:
     parser.add_argument("--kind", choices=KINDS, action="append")
     parser.add_argument("--minutes", type=float, default=10.0, help="for each lock")
     parser.add_argument("--work", type=Path, default=Path("detector-audit"), help="where everything is kept")
+    parser.add_argument("--attack", choices=[attack.name for attack in ATTACKS], action="append", default=[])
     parser.add_argument("--threads", type=int, default=THREADS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -105,7 +110,7 @@ def main() -> None:
     entries = []
     for kind in arguments.kind or KINDS:
         print(f"lock {kind}", file=sys.stderr, flush=True)
-        entries.append(audit(kind, network, digits, arguments.work, arguments.minutes))
+        entries.append(audit(kind, network, digits, arguments.work, arguments.minutes, arguments.attack))
         write_results(f"detector_audit_{kind}", {"threads": torch.get_num_threads(), **entries[-1]})
     print_rows(_HEADER, [_row(entry) for entry in entries])
 
