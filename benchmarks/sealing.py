@@ -5,7 +5,7 @@
 
 Recovery is the audit's: fine-tuning all weights, and the withheld ones alone, with 1, 5 and 10 % of the attacker's
 images, beside training from scratch on the same. It takes hours for an ImageNet network on a processor; artifacts and
-single measurements stay in --work, and what an earlier run measured stays in the results.
+single measurements stay in --work, and what earlier runs measured for other cases stays in the results.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def quality(entry: NetworkSpec, data: Path, network: nn.Module, share: float, by
     some = torch.from_numpy(model_input(shown.images[:2], entry.mean, entry.std))
     with torch.no_grad(), locked.module.opened(locked.secret):
         exact = bool(torch.equal(locked.module(some), network(some)))
-    found = {"share": share, "by": by, "exact_in_torch": exact, "locked": percent(locked.module)}
+    found = {"share": share, "by": by, "images": images, "exact_in_torch": exact, "locked": percent(locked.module)}
     _fill_with_means(locked)
     seal = locked.report.seal
     assert seal is not None
@@ -158,22 +158,28 @@ def main() -> None:
     parts = settings.part or ["quality", "opening", *(["recovery"] if settings.recovery else [])]
 
     def keep(name: str, rows: list[Row]) -> None:
-        kept[name] = rows
+        """Write rows in the places of those that an earlier run measured for the same case."""
+        fresh = {_case(row) for row in rows}
+        kept[name] = [row for row in kept.get(name, []) if _case(row) not in fresh] + rows
+        kept[name].sort(key=lambda row: row["share"])
         write_results(path.stem, {**kept, "network": entry.name, "threads": settings.threads}, folder=path.parent)
 
     if "quality" in parts:
         original = top1(network, *_shown(entry, settings), entry.mean, entry.std)
-        kept |= {"original": round(original, 2), "images": settings.images}
-        rows: list[Row] = []
+        kept |= {"original": round(original, 2)}
         for share in shares:
             for by in ORDERS if share < 1 else ORDERS[:1]:
-                rows.append(quality(entry, settings.data, network, share, by, settings.images))
-                keep("quality", rows)
+                keep("quality", [quality(entry, settings.data, network, share, by, settings.images)])
     if "opening" in parts:
-        keep("opening", [opening(entry, settings.data, network, share, settings) for share in (NOTHING, *shares)])
+        for share in (NOTHING, *shares):
+            keep("opening", [opening(entry, settings.data, network, share, settings)])
     if "recovery" in parts:
         keep("recovery", recovery(entry.name, network, shares, settings))
     _print(kept)
+
+
+def _case(row: Row) -> tuple[Any, ...]:
+    return tuple(row.get(name) for name in ("share", "by", "labeled", "attack"))
 
 
 def _shown(entry: NetworkSpec, settings: argparse.Namespace) -> tuple[Any, Any]:

@@ -123,8 +123,8 @@ def test_a_failed_proof_leaves_nothing_behind(
 
 @pytest.mark.parametrize(
     ("place", "error"),
-    [("write_graph", OSError(28, "No space left")), ("_manifest", OSError(28, "No space left")),
-     ("_publish", OSError(28, "No space left")), ("prove", KeyboardInterrupt())],
+    [("write_graph", OSError(28, "No space left")), ("write_manifest", OSError(28, "No space left")),
+     ("publish", OSError(28, "No space left")), ("prove", KeyboardInterrupt())],
 )  # fmt: skip
 def test_an_interrupted_export_leaves_nothing_behind(
     locked_digits: Locked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, error: BaseException

@@ -109,3 +109,16 @@ def test_an_unknown_domain_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(LockError, match="no domain 'svhn'") as raised:
         locked.secret.for_domains(["svhn"])
     assert "mnist_m, usps" in str(raised.value.hint)
+
+
+def test_a_weight_that_is_zero_anyway_is_not_brought() -> None:
+    network = convolutional()
+    with torch.no_grad():
+        network[0].weight[:, 0] = 0
+    masks = {"usps": {"0.weight": torch.ones_like(network[0].weight, dtype=torch.bool)}}
+    locked = domain_lock(network, SPEC, masks)
+    assert [value.numel() for value in locked.secret.withheld] == [network[0].weight.numel()]  # two thirds: the whole
+    only_zeros = torch.zeros_like(network[0].weight, dtype=torch.bool)
+    only_zeros[:, 0] = True
+    with pytest.raises(LockError, match="zero already"):
+        domain_lock(network, SPEC, {"usps": {"0.weight": only_zeros}})

@@ -141,11 +141,12 @@ def test_the_public_names_are_complete_and_in_order() -> None:
 def test_the_public_names_are_these() -> None:
     """The surface others build on: a change here is a change of the interface."""
     assert keylatch.runtime.__all__ == [
-        "FORMAT", "GATE_NAME", "GRAPH_NAME", "KEY_BYTES", "KEY_NAME", "MANIFEST_NAME", "SEALED_NAME", "WEIGHTS_NAME",
+        "FORMAT", "GATE_NAME", "GRAPH_NAME", "KEY_BYTES", "KEY_NAME", "MANIFEST_NAME", "SEALED_NAME", "VALUES_KEY_NAME",
+        "VALUES_LABEL", "VALUES_NAME", "WEIGHTS_NAME",
         "Comparison", "FileDigest", "GateTensor", "GraphFacts", "InferenceSession", "Manifest", "ModelFiles",
-        "SealedWeights", "choose_pairs", "compare", "known_answer_input", "model_id_of", "new_question",
-        "parse_manifest", "read_manifest", "read_model_files", "scan_graph", "seal_weights", "values_to_license",
-        "wrong_answers",
+        "SealedWeights", "choose_pairs", "compare", "known_answer_input", "model_id_of", "new_question", "pack_values",
+        "parse_manifest", "read_manifest", "read_model_files", "read_sealed_values", "scan_graph", "seal_weights",
+        "values_to_license", "wrong_answers",
     ]  # fmt: skip
 
 

@@ -107,7 +107,7 @@ def _constant(value: ir.Value | None) -> Array | None:
 def _holds(found: _Found, part: Part, weight: Array) -> bool:
     """Whether a constant is a part's parameter: under its name, perhaps with a normalization in it, or transposed."""
     if found.name == _BODY + part.parameter:
-        return found.original.shape == part.full_shape
+        return bool(found.original.shape == part.full_shape)
     if weight.ndim != 2 or found.original.shape != weight.T.shape:
         return False
     return bool(np.array_equal(found.original, weight.T))

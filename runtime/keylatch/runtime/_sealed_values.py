@@ -7,6 +7,7 @@ multiple of 64 bytes on, zeros in between. They are decrypted into memory while 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
@@ -63,5 +64,5 @@ def _places(tensors: Sequence[Placed]) -> Iterator[tuple[Placed, int, int]]:
     end = 0
     for tensor in tensors:
         start = end + -end % _ALIGNMENT_BYTES
-        end = start + int(np.prod(tensor.shape, dtype=np.int64)) * np.dtype(tensor.dtype).itemsize
+        end = start + math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize
         yield tensor, start, end
