@@ -57,7 +57,7 @@ def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def _print(rows: Sequence[dict[str, Any]], methods: Sequence[str]) -> None:
+def _print(rows: Sequence[dict[str, Any]], means: Sequence[dict[str, Any]]) -> None:
     table: list[tuple[object, ...]] = []
     for row in rows:
         source, target, *third = row["domains"]
@@ -66,7 +66,6 @@ def _print(rows: Sequence[dict[str, Any]], methods: Sequence[str]) -> None:
         pair = f"{row['source']} to {row['target']}"
         table.append((row["method"], pair, *accuracies, _number(row["st_d"], 3), others, f"{row['seconds']:.0f}"))
     print_rows(("method", "source to target", "source, %", "target, %", "ST-D", "third domains, %", "s"), table)
-    means = [summary(rows, method) for method in methods]
     shown = [
         (m["method"], m["pairs"], *(_number(m[key], 1) for key in ("source_drop", "target_drop")),
          *(_number(m[key], 3) for key in ("st_d", "st_d_of_means", "published_st_d")))
@@ -107,34 +106,26 @@ def main() -> None:
     parser.add_argument("--method", choices=METHODS, action="append")
     parser.add_argument("--pair", nargs=2, choices=PACK_DOMAINS, action="append", metavar=("SOURCE", "TARGET"))
     parser.add_argument("--attacks", action="store_true", help="also attack the first pair's artifact")
+    parser.add_argument("--finished", action="store_true", help="what --work has, nothing new")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.work.mkdir(exist_ok=True, parents=True)
     bench = Bench(load_domains(arguments.data), arguments.work)
     methods = arguments.method or METHODS
     pairs = [tuple(pair) for pair in arguments.pair or itertools.permutations(PACK_DOMAINS, 2)]
-    rows = [bench.cell(method, *pair) for method in methods for pair in pairs]
+    cells = [(method, *pair) for method in methods for pair in pairs]
+    rows = [bench.cell(*cell) for cell in cells if bench.has(*cell) or not arguments.finished]
     licensed = [licensed_cell(bench, *pair) for pair in pairs] if "SA-MAP" in methods else []
     attacks = attacked_cells(bench, *pairs[0]) if arguments.attacks else []
-    _print(rows, methods)
+    means = [summary(rows, method) for method in dict.fromkeys(row["method"] for row in rows)]
+    _print(rows, means)
     _print_licensed(licensed)
     _print_attacks(attacks)
     settings = {"threads": 1, "precision": "bfloat16", "batch": BATCH, "images": IMAGES, "epochs": EPOCHS}
     trained = {"source_images": SOURCE_IMAGES, "source_epochs": SOURCE_EPOCHS}
     held = {"largest_source_drop": _LARGEST_SOURCE_DROP, "largest_st_d": _LARGEST_ST_D}
-    means = [summary(rows, method) for method in methods]
-    write_results(
-        "domains",
-        {
-            **settings,
-            **trained,
-            "held_to": held,
-            "means": means,
-            "rows": rows,
-            "licensed": licensed,
-            "attacks": attacks,
-        },
-    )
+    found = {"means": means, "rows": rows, "licensed": licensed, "attacks": attacks}
+    write_results("domains", {**settings, **trained, "held_to": held, **found})
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ MAP_SETTINGS: Mapping[str, Setting] = {"SA-MAP": "SA", "SF-MAP": "SF", "DF-MAP":
 BASELINES = {"NTL": baselines.ntl, "CUTI": baselines.cuti}
 METHODS = (*MAP_SETTINGS, *BASELINES)
 SOURCE_EPOCHS, SOURCE_IMAGES, SOURCE_RATE = 6, 6_000, 2e-3
-EPOCHS = {"SA-MAP": 10, "SF-MAP": 16, "DF-MAP": 12, "NTL": 10, "CUTI": 10}
+EPOCHS = {"SA-MAP": 10, "SF-MAP": 16, "DF-MAP": 8, "NTL": 10, "CUTI": 10}
 IMAGES, BATCH = 1_500, 64
 
 
@@ -60,6 +60,10 @@ class Bench:
             done.write_text(json.dumps(self._measure(method, source, target)))
         found: dict[str, Any] = json.loads(done.read_text())
         return found
+
+    def has(self, method: str, source: str, target: str) -> bool:
+        """Whether a cell is finished."""
+        return (self.work / f"{method}.{source}.{target}.json").exists()
 
     def masks(self, method: str, source: str, target: str) -> dict[str, dict[str, torch.Tensor]]:
         """The masks of a finished MAP cell."""

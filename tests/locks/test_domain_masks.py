@@ -195,3 +195,12 @@ def test_the_gradient_passes_the_threshold() -> None:
     (kept * torch.arange(6.0).view(3, 2)).sum().backward()
     gradient = next(iter(scores.parameters())).grad
     assert gradient is not None and torch.equal(gradient, torch.arange(6.0).view(3, 2))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_masks_are_learned_on_a_gpu_in_mixed_precision() -> None:
+    learned = learn(source=red(), targets={"green": domain("green", 256, 11)}, device="cuda")
+    assert all(mask.device.type == "cpu" for mask in learned.masks["green"].values())
+    found = accuracies(learned)
+    assert found["red"] > 90 and found["green"] < 45

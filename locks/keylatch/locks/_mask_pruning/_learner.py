@@ -138,6 +138,8 @@ class _Mean:
 
 
 def _unpaid(names: Sequence[str]) -> list[str]:
-    """A random choice of targets that are not paid for; all of them if none would be drawn."""
+    """A random choice of targets that are not paid for, each but the empty one as likely."""
     drawn = torch.rand(len(names)) < 0.5
+    while len(names) > 1 and not drawn.any():
+        drawn = torch.rand(len(names)) < 0.5
     return [name for name, chosen in zip(names, drawn.tolist(), strict=True) if chosen] or list(names)
