@@ -178,7 +178,7 @@ def test_attacks_that_do_not_apply_have_no_variants(world):
     gateless = world.target.__class__(
         world.target.path, "", world.target.manifest, world.target.spec, (), world.target.network()
     )
-    for attack in (SignRecovery(), GateRemoval(), GateFitting(), FineTuning("gates"), BranchRemoval()):
+    for attack in (SignRecovery(), GateFitting(), FineTuning("gates"), BranchRemoval()):
         assert not attack.variants(gateless, world.resources)
     assert not ZeroRefill().variants(world.target, world.resources)
 
