@@ -18,7 +18,7 @@ from keylatch.locks._patch import find_patch
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-_METHODS = ("code", "blocks", "detector")
+_METHODS = ("code", "blocks", "detector", "model-lock")
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)

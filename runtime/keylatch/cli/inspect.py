@@ -74,6 +74,9 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
     if lock["method"] == "detector":
         patch = f"{lock['patch']['size']}x{lock['patch']['size']} patch {lock['patch']['corner']}"
         yield "lock", f"detector, lock {lock['kind']}, {patch}"
+    if "edit" in lock:
+        edit = lock["edit"]
+        yield "edit", f"{edit['editor']}, {edit['settings']['steps']} steps, editor {edit['editor_sha256'][:16]}…"
     if "blocks" in lock:
         size = lock["blocks"]["block_size"]
         yield "blocks", f"{'+'.join(lock['blocks']['steps'])}, {size} x {size} pixels"
