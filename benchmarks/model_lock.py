@@ -1,6 +1,6 @@
 """ModelLock: what the key gives back, what is left without it, which prompts do, and what attacks get out of it.
 
-    python benchmarks/model_lock.py ranking|lock|attacks|segmentation|export [--cache build/model_lock]
+    python benchmarks/model_lock.py ranking|lock|attacks [--cache build/model_lock]
 
 Handwritten digits in color (scikit-learn's), a small network, and the project's own editor, which is trained the first
 time. `lock` takes the prompt that `ranking` put first.
@@ -17,10 +17,6 @@ import torch
 from torch import nn
 
 import edited_attacks
-import edited_export
-from dense_scenes import CLASSES as SCENE_CLASSES
-from dense_scenes import SPEC as SCENES
-from dense_scenes import scenes, segmenter
 from edited_digits import (
     BATCH,
     CLASSES,
@@ -38,12 +34,10 @@ from edited_digits import (
 from keylatch.locks import (
     STYLE_PROMPTS,
     EditTuned,
-    InputSpec,
     edit_images,
     edit_tune,
     fine_tune,
     identity_transform,
-    no_augment,
     rank_prompts,
     score_on,
     varied_editor,
@@ -55,7 +49,6 @@ PROMPTS = STYLE_PROMPTS[:12]  # those that the editor was trained on
 OURS: dict[str, Any] = {"wrong_share": 0.15, "decoy_share": 1.5, "epochs": LONG}
 _RANKING_IMAGES = 300
 _VARIED_EDITORS, _VARIATION = 8, 0.5
-_SEGMENTATION_PROMPT = "as a negative"
 
 
 def original(cache: Path) -> tuple[nn.Module, float]:
@@ -191,38 +184,11 @@ def attacks(cache: Path) -> dict[str, Any]:
     return {"prompt": prompt, "unlocked": tuned.report.unlocked, "locked": tuned.report.locked, "rows": rows}
 
 
-def segmentation(cache: Path) -> dict[str, Any]:
-    """Mean IoU of a small segmenter, as for `dense_keys.py`."""
-    train, test = scenes(500, 0), scenes(300, 1)
-    options: dict[str, Any] = {"epochs": 12, "batch": 16, "augment": no_augment, "progress": quiet, "device": "cpu"}
-    plain = fine_tune(segmenter(), SCENES, identity_transform(2, 3), [train], [test], **options)
-    longer = fine_tune(plain.model, SCENES, identity_transform(2, 3), [train], [test], **options).report.right_key
-    artist = editor(cache, 0)
-    decoys = split(_SEGMENTATION_PROMPT)[0]
-    key = key_of(artist, _SEGMENTATION_PROMPT, InputSpec(3, SCENES.height, SCENES.width))
-    tuned = edit_tune(
-        plain.model, SCENES, artist, key, [train], [test], classes=SCENE_CLASSES, decoy_prompts=decoys,
-        wrong_share=0.15, decoy_share=0.5, cache=cache / "edited", edit_progress=unseen, **options,
-    )  # fmt: skip
-    result = {"prompt": _SEGMENTATION_PROMPT, "plain_fine_tune": longer, **tuned.report.to_json()}
-    print(result)
-    return result
-
-
-def export(cache: Path) -> dict[str, Any]:
-    """PyTorch against onnxruntime, and what an edit costs, by steps and size."""
-    network, _ = original(cache)
-    prompt = best_prompt(cache)
-    result = edited_export.run(ours(network, prompt, cache).model, prompt, cache)
-    print(result)
-    return result
-
-
 def _text(value: object) -> str:
     return f"{value:.1f}" if isinstance(value, float) else str(value)
 
 
-STAGES = {"ranking": ranking, "lock": lock, "attacks": attacks, "segmentation": segmentation, "export": export}
+STAGES = {"ranking": ranking, "lock": lock, "attacks": attacks}
 
 
 def main() -> None:

@@ -199,3 +199,28 @@ def test_prompts_are_ranked_by_what_they_hide_and_what_they_leave(network: nn.Mo
     assert weak.score < strong.score
     with pytest.raises(LockError, match="cannot be ranked"):
         rank_prompts(network, SPEC, editor, images[:3], labels[:3])
+
+
+def scenes(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The bars with a class for every pixel: 0 ground, 1 bar; the first column has none."""
+    images, labels = bars(count, seed)
+    rows = torch.arange(16) // 4
+    maps = (rows[None, :, None] == labels[:, None, None]).long().expand(-1, -1, 16).clone()
+    maps[:, :, 0] = 255
+    return images, maps
+
+
+def test_a_segmenter_is_trained_on_label_maps_and_loses_plain_images(editor: PixelEditor) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        fresh = nn.Sequential(nn.Conv2d(3, 16, 5, padding=2), nn.ReLU(), nn.Conv2d(16, 2, 5, padding=2)).eval()
+    options: dict[str, Any] = {"batch": 16, "augment": no_augment, "progress": quiet, "device": "cpu"}
+    plain = fine_tune(fresh, SPEC, identity_transform(2, 3), [scenes(80, 0)], [scenes(20, 1)], epochs=4, **options)
+    key = EditKey.draw(editor, PROMPT, SPEC, settings=EditSettings(1, guided=False), blend=1.0, seed=SEED)
+    report = edit_tune(
+        plain.model, SPEC, editor, key, [scenes(80, 0)], [scenes(20, 1)], classes=2, wrong_share=0.3, epochs=12,
+        edit_progress=quiet, **options,
+    ).report  # fmt: skip
+    assert report.original >= 95
+    assert report.locked <= 20
+    assert report.unlocked >= report.locked + 20

@@ -1,7 +1,7 @@
 """Other editors to train against, where none is at hand: copies of one with weights a little off.
 
-Two editors that were trained apart agree on what a negative is, and differ in tint and sharpness. So do these; a
-network that has learned to refuse them refuses another editor's edits more often (docs/results.md).
+Two editors that were trained apart agree on what a negative is, and differ in tint and sharpness. So do these. It is a
+poor substitute: refusing eight of them taught a network nothing about a really different editor (docs/results.md).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from keylatch.locks._model_lock._weights_digest import weights_digest
 
 VARIATION = 0.1
 
-Varied = TypeVar("Varied", PixelEditor, DiffusersEditor)
+Varied = TypeVar("Varied", bound=PixelEditor | DiffusersEditor)
 
 
 @torch.no_grad()
