@@ -86,6 +86,7 @@ def test_without_a_prompt_the_candidates_are_ranked(pictures: Path, command: Com
     assert set(told["training"]["wrong_prompt"]) == {told["ranks"][1]["prompt"]}
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_with_its_key_and_only_with_its_options(pictures: Path, command: Command) -> None:
     options = (*LOCK, "--prompt", "as a negative", "--decoy", "at night")
     assert command(*options).status == 0
