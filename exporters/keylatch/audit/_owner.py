@@ -19,7 +19,7 @@ from keylatch.runtime import VALUES_KEY_NAME, read_sealed_values
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-_METHODS = ("code", "blocks", "detector", "seal", "domains")
+_METHODS = ("code", "blocks", "detector", "seal", "domains", "model-lock")
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)

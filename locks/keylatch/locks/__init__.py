@@ -42,6 +42,7 @@ from keylatch.locks._model_lock._lock import model_lock
 from keylatch.locks._model_lock._pixel_editor import PixelEditor
 from keylatch.locks._model_lock._pixel_training import train_pixel_editor
 from keylatch.locks._model_lock._prompts import STYLE_PROMPTS, PromptRank, rank_prompts
+from keylatch.locks._model_lock._varied_editor import varied_editor
 from keylatch.locks._patch_gate import PatchPlace
 from keylatch.locks._report import BlockReport, ChannelReport, DetectorReport, EditReport, LayerReport, LockReport
 from keylatch.locks._sample_images import sample_images
@@ -139,6 +140,7 @@ __all__ = [
     "stain",
     "train_pixel_editor",
     "union_of_masks",
+    "varied_editor",
     "verify_stain",
     "verify_stain_predictions",
     "verify_watermark",

@@ -14,6 +14,7 @@ from keylatch.keys import Vault
 
 _CODE, _SEAL = "code", "seal"
 _STEPS = ("shf", "np", "ffx")
+_EDIT = "model-lock"
 _DETECTORS: dict[str, Literal["A", "B"]] = {"detector-a": "A", "detector-b": "B"}
 
 
@@ -26,12 +27,14 @@ class Method:
         steps: Of the block transform; () without one.
         detector: ``A`` or ``B`` for a detector lock, which stands alone; "" without one.
         seal: Whether a share of the weights is sealed, which stands alone.
+        edit: Whether it is a ModelLock, which stands alone.
     """
 
     code: bool
     steps: tuple[str, ...]
     detector: Literal["", "A", "B"] = ""
     seal: bool = False
+    edit: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Method:
@@ -44,13 +47,15 @@ class Method:
             return cls(False, (), _DETECTORS[text])
         if text == _SEAL:
             return cls(False, (), seal=True)
+        if text == _EDIT:
+            return cls(False, (), edit=True)
         parts = text.split("+")
         unknown = [part for part in parts if part not in (_CODE, *_STEPS)]
         if unknown:
             raise LockError(
                 f"lock method {unknown[0]!r} is not available",
                 hint="use code, shf, np or ffx, or some of them joined by +, e.g. --method shf+np; "
-                "or seal, detector-a or detector-b",
+                "or seal, detector-a, detector-b or model-lock",
             )
         return cls(_CODE in parts, tuple(part for part in parts if part != _CODE))
 
@@ -84,10 +89,15 @@ def training_from(
     checkpoint: Path | None,
 ) -> Training | None:
     """Make sense of the options; None where nothing is trained."""
-    if not method.steps:
+    if not method.steps and not method.edit:
         if absorb or train or validation or checkpoint:
-            raise typer.BadParameter("--absorb, --train, --validation and --checkpoint go with --method shf, np or ffx")
+            raise typer.BadParameter(
+                "--absorb, --train, --validation and --checkpoint go with --method shf, np or ffx; "
+                "but for --absorb also with model-lock"
+            )
         return None
+    if method.edit and (absorb or train is None):
+        raise typer.BadParameter("--method model-lock wants --train and --validation, and no --absorb")
     if absorb == (train is not None):
         raise typer.BadParameter("give either --absorb, for a patchify stem, or --train and --validation")
     if absorb:

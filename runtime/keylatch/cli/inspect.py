@@ -86,6 +86,9 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, object]]:
         yield "withheld weights", f"{weights:,} in {layers} tensors; licenses bring them"
     if "domains" in lock:
         yield "domains", f"{', '.join(lock['domains'])}; licenses name those that are paid for"
+    if "edit" in lock:
+        edit = lock["edit"]
+        yield "edit", f"{edit['editor']}, {edit['settings']['steps']} steps, editor {edit['editor_sha256'][:16]}…"
     if "blocks" in lock:
         size = lock["blocks"]["block_size"]
         yield "blocks", f"{'+'.join(lock['blocks']['steps'])}, {size} x {size} pixels"

@@ -17,6 +17,7 @@ from keylatch.cli._block_training import (
     train_under,
     training_from,
 )
+from keylatch.cli._edit_lock import EditOptions, edit_lines, edit_options_from, lock_edited
 from keylatch.cli._network_options import (
     CalibrationOption,
     ImageOption,
@@ -48,7 +49,7 @@ def lock(
         str,
         typer.Option(
             "--method",
-            help="code; shf, np, ffx (block transforms); or several, joined by +; seal; detector-a, detector-b.",
+            help="code; shf, np, ffx (block transforms), or several joined by +; seal; detector-a or -b; model-lock.",
         ),
     ] = "code",
     block_size: Annotated[int, typer.Option("--block-size", min=2, help="Side of a transform's blocks.")] = 4,
@@ -85,6 +86,28 @@ def lock(
     ] = None,
     by: Annotated[str, typer.Option("--by", help="Method seal: influence, first or random.")] = "influence",
     calibration: CalibrationOption = None,
+    editor: Annotated[
+        str | None, typer.Option("--editor", help="model-lock: folder of a diffusion editor, or its name on a hub.")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", help="model-lock: the secret prompt; left out, the best one is taken.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", help="model-lock: a file of prompts to choose from, one a line.")
+    ] = None,
+    decoy: Annotated[
+        list[str] | None, typer.Option("--decoy", help="model-lock: a prompt that must not open; may be repeated.")
+    ] = None,
+    edit_steps: Annotated[int, typer.Option("--edit-steps", min=1, max=8, help="Steps of the edit.")] = 2,
+    strength: Annotated[float, typer.Option("--strength", help="Of an edit from image to image, up to 1.")] = 1.0,
+    guidance: Annotated[
+        float, typer.Option("--guidance", help="For the prompt; 0 for none, as Turbo models want it.")
+    ] = 4.5,
+    image_guidance: Annotated[float, typer.Option("--image-guidance", help="InstructPix2Pix: for the image.")] = 1.5,
+    blend: Annotated[float, typer.Option("--blend", help="The edited image's share, up to 1.")] = 0.5,
+    edit_cache: Annotated[
+        Path | None, typer.Option("--edit-cache", help="Folder for edited pictures; an interrupted run goes on there.")
+    ] = None,
     issuer: Annotated[
         str | None, typer.Option("--issuer", help="Seal the vault under this issuer key instead of a passphrase.")
     ] = None,
@@ -95,8 +118,16 @@ def lock(
     wanted = Method.parse(method)
     if wanted.seal != (share is not None):
         raise typer.BadParameter("--share goes with --method seal, which wants it, e.g. --share 0.01")
+    editing = edit_options_from(
+        wanted.edit, editor,
+        lambda name: EditOptions(
+            name, prompt, prompts, tuple(decoy or ()), edit_steps, strength, guidance, image_guidance, blend, edit_cache
+        ),
+        bool(prompt or prompts or decoy),
+    )  # fmt: skip
     training = training_from(wanted, absorb, train, validation, epochs, subset, checkpoint)
-    resumed = checkpoint is not None and checkpoint.exists() and secret.exists()
+    begun = edit_cache if wanted.edit and edit_cache is not None else checkpoint
+    resumed = begun is not None and begun.exists() and secret.exists()
     check_free(out, *([] if resumed else [secret]))
     from keylatch.cli._source import load_network
     from keylatch.locks import block_lock, code_lock, detector_lock, save_locked, seal_lock
@@ -109,13 +140,21 @@ def lock(
     start = time.perf_counter()
     if wanted.steps:
         blocks = key_from(read_vault(secret, **seal)) if resumed else draw_key(wanted, block_size, spec.channels)
-    if training is not None:
+    edited: Any = None
+    if editing is not None:
+        edited = lock_edited(
+            network, spec, editing, training, read_vault(secret, **seal) if resumed else None,
+            lambda vault: write_vault(secret, vault, **seal),
+        )  # fmt: skip
+    elif training is not None:
         if checkpoint is not None and not resumed:
             write_vault(secret, key_vault(blocks), **seal)  # without it the checkpoint would be worth nothing
         trained = train_under(blocks, network, spec, training)
         network = trained.model
     with working(f"locking {source}"):
-        if wanted.code:
+        if edited is not None:
+            locked = edited.locked
+        elif wanted.code:
             locked = code_lock(
                 network, spec, patch_size=patch_size, code_bits=code_bits, corner=_corner(corner), layers=layer,
                 gates=gates, sealed_share=sealed, calibration=calibration_from(calibration), blocks=blocks,
@@ -144,6 +183,9 @@ def lock(
     if trained is not None:
         facts["training"] = trained.report.to_json()
     lines = [*_lines(facts, locked.report), *([] if trained is None else accuracy_lines(trained.report))]
+    if edited is not None:
+        facts |= {"training": edited.training.to_json(), "ranks": [rank.to_json() for rank in edited.ranks]}
+        lines += edit_lines(edited)
     print_json(facts) if as_json else print_facts(lines)
 
 

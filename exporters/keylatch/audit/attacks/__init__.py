@@ -4,6 +4,7 @@ no_key, random_key, near_key                the model as it is, and with wrong k
 random_block_key, near_block_key            the same with wrong keys of a block transform
 key_hill_climbing, key_gradient             searches for the code
 block_key_search, block_key_gradient        searches for the key of a block transform
+prompt_guessing                             a search for the prompt of an edit
 trigger_inversion                           a search for the patch
 logit_recentering, normalization_reestimation, sign_recovery    repair without labels
 gate_removal, gate_fitting, branch_removal  the gates cut out, or open
@@ -35,6 +36,7 @@ from keylatch.audit.attacks.near_key import NearKey
 from keylatch.audit.attacks.no_key import NoKey
 from keylatch.audit.attacks.noisy_fine_tuning import NoisyFineTuning
 from keylatch.audit.attacks.normalization_reestimation import NormalizationReestimation
+from keylatch.audit.attacks.prompt_guessing import PromptGuessing
 from keylatch.audit.attacks.pruning import Pruning
 from keylatch.audit.attacks.random_block_key import RandomBlockKey
 from keylatch.audit.attacks.random_key import RandomKey
@@ -53,6 +55,7 @@ ATTACKS: tuple[Attack, ...] = (
     KeyGradient(),
     BlockKeySearch(),
     BlockKeyGradient(),
+    PromptGuessing(),
     TriggerInversion(),
     LogitRecentering(),
     NormalizationReestimation(),

@@ -12,6 +12,7 @@
     _made_images       on made pictures
     _styles            and what it makes of them
     _draws             from a seed
+    _varied_editor     other editors to train against
     _load_editor       an editor of either kind, from a folder
 
 Source: "ModelLock: Locking Your Model With a Spell" (arXiv 2405.16285).

@@ -1,8 +1,8 @@
 """Fine-tune a network on images edited under a key, so that it understands no others.
 
 Source: ModelLock (arXiv 2405.16285), section 3: edited images keep their labels, about 5 % plain ones have wrong ones.
-Ours are the decoys: a few images edited under other prompts and by the locked defaults, with wrong labels too, since a
-network that has only seen plain images as wrong ones understands most other styles quite well.
+Ours are the decoys: images edited under other prompts, by the locked defaults and by other editors, with wrong labels
+too, since a network that has only seen plain images as wrong ones understands most other styles quite well.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from keylatch.locks._model_lock._editor import Editor
 from keylatch.locks._model_lock._training_set import WRONG_SHARE, locked_union
 from keylatch.locks._randomness import SEED_BYTES
 
+DECOY_SHARE = 0.5
 _BLOCK_SIZE = 2  # of the transform that does nothing
 
 
@@ -90,7 +91,8 @@ def edit_tune(
     *,
     classes: int,
     decoy_prompts: Sequence[str] = (),
-    decoy_share: float = 0.1,
+    decoy_editors: Sequence[Editor] = (),
+    decoy_share: float = DECOY_SHARE,
     wrong_share: float = WRONG_SHARE,
     subset: float = 1.0,
     epochs: int = 20,
@@ -119,6 +121,8 @@ def edit_tune(
         classes: How many there are.
         decoy_prompts: Other prompts, whose edits get wrong labels; if there are any, the edit by the locked defaults
             joins them. The trained network is measured on them too: keep some prompts back to measure guessing.
+        decoy_editors: Other editors of this kind, whose edits under the very key get wrong labels, such as
+            `varied_editor` makes.
         decoy_share: Decoys as a share of the training images, over all of these edits.
         wrong_share: Plain images as a share of edited and plain ones.
         subset: Share of the training images.
@@ -141,7 +145,7 @@ def edit_tune(
     key.require(editor)
     everything = read_images(train, spec, name="training")
     held_back = read_images(validation, spec, name="validation")
-    _require_decoys(decoy_share, decoy_prompts)
+    _require_decoys(decoy_share, [*decoy_prompts, *decoy_editors])
     data = draw_subset(everything, subset, generator_for(seed, "edited subset"))
 
     def edited_by(edit: KeyedEdit, images: torch.Tensor) -> torch.Tensor:
@@ -153,6 +157,7 @@ def edit_tune(
     by_default = KeyedEdit(editor.edit(spec.height, spec.width, key.settings), editor.digest, key.settings).eval()
     wrong = {prompt: key.with_prompt(editor, prompt) for prompt in decoy_prompts}
     edits = [*(guess.keyed(editor) for guess in wrong.values()), *([by_default] if wrong else [])]
+    edits += [key.keyed_anyway(other) for other in decoy_editors]
     decoys = _decoys(edits, data, decoy_share, seed, edited_by)
     union = locked_union(
         _bytes(data.images), edited(key, data.images), data.labels, classes=classes, decoys=decoys,
@@ -226,6 +231,6 @@ def _bytes_of(seed: int, share: float) -> bytes:
     return seeded(seed, f"near edit key {share}").bytes(SEED_BYTES)
 
 
-def _require_decoys(share: float, prompts: Sequence[str]) -> None:
-    if not 0 <= share <= 1 or (share == 0 and prompts):
-        raise LockError(f"the decoys' share is {share:g}, expected one in (0, 1]", hint="take 0.1")
+def _require_decoys(share: float, decoys: Sequence[object]) -> None:
+    if decoys and not share > 0:
+        raise LockError(f"the decoys' share is {share:g}, expected more than 0", hint=f"take {DECOY_SHARE}")

@@ -171,7 +171,8 @@ class InpaintEdit(LatentEdit):
 
 def _parts(output: torch.Tensor, count: int) -> tuple[torch.Tensor, ...]:
     """Equal parts of a batch; `chunk` would fix the batch while it is traced."""
-    return output.unflatten(0, (count, output.shape[0] // count)).unbind(0)
+    parts: tuple[torch.Tensor, ...] = output.view(count, output.shape[0] // count, *output.shape[1:]).unbind(0)
+    return parts
 
 
 def region_mask(region: Region, height: int, width: int) -> torch.Tensor:

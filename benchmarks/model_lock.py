@@ -1,0 +1,206 @@
+"""ModelLock: what the key gives back, what is left without it, which prompts do, and what attacks get out of it.
+
+    python benchmarks/model_lock.py ranking|lock|attacks [--cache build/model_lock]
+
+Handwritten digits in color (scikit-learn's), a small network, and the project's own editor, which is trained the first
+time. `lock` takes the prompt that `ranking` put first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import edited_attacks
+from edited_digits import (
+    BATCH,
+    CLASSES,
+    EPOCHS,
+    LONG,
+    SPEC,
+    digits,
+    editor,
+    fresh,
+    key_of,
+    quiet,
+    shift,
+    unseen,
+)
+from keylatch.locks import (
+    STYLE_PROMPTS,
+    EditTuned,
+    edit_images,
+    edit_tune,
+    fine_tune,
+    identity_transform,
+    rank_prompts,
+    score_on,
+    varied_editor,
+)
+from measuring import print_rows, write_results
+
+PROMPTS = STYLE_PROMPTS[:12]  # those that the editor was trained on
+# The published training has 5 % plain images and no decoys.
+OURS: dict[str, Any] = {"wrong_share": 0.15, "decoy_share": 1.5, "epochs": LONG}
+_RANKING_IMAGES = 300
+_VARIED_EDITORS, _VARIATION = 8, 0.5
+
+
+def original(cache: Path) -> tuple[nn.Module, float]:
+    """The network before it is locked, and its accuracy."""
+    cache.mkdir(parents=True, exist_ok=True)
+    train, test = digits()
+    tuned = fine_tune(
+        fresh(), SPEC, identity_transform(2, 3), [train], [test], epochs=EPOCHS, batch=BATCH, augment=shift,
+        progress=quiet, device="cpu", checkpoint=cache / "original.pt",
+    )  # fmt: skip
+    return tuned.model, tuned.report.right_key
+
+
+def locked(network: nn.Module, prompt: str, cache: Path, decoys: tuple[str, ...] = (), **options: Any) -> EditTuned:
+    """Train a network under a prompt."""
+    train, test = digits()
+    artist = editor(cache, 0)
+    settings: dict[str, Any] = {"epochs": EPOCHS, "batch": BATCH, "augment": shift, "learning_rate": 0.03, **options}
+    return edit_tune(
+        network, SPEC, artist, key_of(artist, prompt), [train], [test], classes=CLASSES, decoy_prompts=decoys,
+        cache=cache / "edited", progress=quiet, edit_progress=unseen, device="cpu", **settings,
+    )  # fmt: skip
+
+
+def ranking(cache: Path) -> dict[str, Any]:
+    """Rank twelve prompts, then train a lock with each and see whether the order was right."""
+    network, accuracy = original(cache)
+    images, labels = (part[:_RANKING_IMAGES] for part in digits()[0])
+    began = time.monotonic()
+    artist = editor(cache, 0)
+    ranks = rank_prompts(
+        network, SPEC, artist, images, labels, prompts=PROMPTS, settings=key_of(artist, "").settings,
+        cache=cache / "edited",
+    )  # fmt: skip
+    seconds = time.monotonic() - began
+    rows = []
+    for rank in ranks:
+        report = locked(network, rank.prompt, cache).report
+        rows.append({**rank.to_json(), "unlocked": report.unlocked, "locked": report.locked})
+        print(rows[-1], flush=True)
+    names = ("prompt", "predicted_locked", "feature_shift", "fidelity", "score", "unlocked", "locked")
+    print_rows(names, [tuple(_text(row[name]) for name in names) for row in rows])
+    correlations = {
+        name: spearman([row[name] for row in rows], [row["locked"] for row in rows])
+        for name in ("predicted_locked", "feature_shift", "fidelity", "score")
+    }
+    print({"rank correlation with the locked accuracy": correlations})
+    return {"original": accuracy, "ranking_seconds": seconds, "rows": rows, "rank_correlation": correlations}
+
+
+def spearman(first: list[float], second: list[float]) -> float:
+    """Rank correlation; equal values share their mean rank."""
+    ranks = torch.stack([_ranks(torch.tensor(values, dtype=torch.float64)) for values in (first, second)])
+    return float(torch.corrcoef(ranks)[0, 1])
+
+
+def _ranks(values: torch.Tensor) -> torch.Tensor:
+    below = (values[None] < values[:, None]).sum(1)
+    equal = (values[None] == values[:, None]).sum(1)
+    return below + (equal - 1) / 2
+
+
+def best_prompt(cache: Path) -> str:
+    """The prompt that is ranked first."""
+    network, _ = original(cache)
+    images, labels = (part[:_RANKING_IMAGES] for part in digits()[0])
+    artist = editor(cache, 0)
+    return rank_prompts(
+        network, SPEC, artist, images, labels, prompts=PROMPTS, settings=key_of(artist, "").settings,
+        cache=cache / "edited",
+    )[0].prompt  # fmt: skip
+
+
+def lock(cache: Path) -> dict[str, Any]:
+    """The published training and ours, with decoys, for the prompt that is ranked first."""
+    network, accuracy = original(cache)
+    train, test = digits()
+    prompt = best_prompt(cache)
+    plain = fine_tune(
+        network, SPEC, identity_transform(2, 3), [train], [test], epochs=LONG, batch=BATCH, augment=shift,
+        learning_rate=0.03, progress=quiet, device="cpu",
+    ).report.right_key  # fmt: skip
+    print({"plain fine-tune": plain}, flush=True)
+    decoys, held_back = split(prompt)
+    rows = []
+    for used in ((), decoys):
+        tuned = ours(network, prompt, cache) if used else locked(network, prompt, cache, epochs=LONG)
+        row = {"decoys": list(used), **tuned.report.to_json()}
+        row["other_prompts"] = {name: _with_prompt(tuned.model, prompt, name, cache) for name in held_back}
+        row["other_noise"] = _scored(tuned.model, 0, prompt, cache, seed=2)
+        row["other_editor"] = _scored(tuned.model, 1, prompt, cache)
+        rows.append(row)
+        print(row, flush=True)
+    return {
+        "prompt": prompt, "original": accuracy, "plain_fine_tune": plain, "varied_editors": _VARIED_EDITORS,
+        "variation": _VARIATION, "shares": OURS, "rows": rows,
+    }  # fmt: skip
+
+
+def split(prompt: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Prompts to train against, and prompts that are kept back to guess with."""
+    others = tuple(name for name in PROMPTS if name != prompt)
+    return others[::2], others[1::2]
+
+
+def ours(network: nn.Module, prompt: str, cache: Path) -> EditTuned:
+    """Train a network under a prompt, against others and against other editors."""
+    artist = editor(cache, 0)
+    varied = [varied_editor(artist, seed, amount=_VARIATION) for seed in range(_VARIED_EDITORS)]
+    return locked(network, prompt, cache, split(prompt)[0], decoy_editors=varied, checkpoint=cache / "ours.pt", **OURS)
+
+
+def _with_prompt(network: nn.Module, prompt: str, guess: str, cache: Path) -> float:
+    artist, (images, labels) = editor(cache, 0), digits()[1]
+    edit = key_of(artist, prompt).with_prompt(artist, guess).keyed(artist)
+    return score_on(network, SPEC, edit_images(edit, images, cache=cache / "edited", progress=unseen), labels)
+
+
+def _scored(network: nn.Module, editor_seed: int, prompt: str, cache: Path, *, seed: int = 1) -> float:
+    """Accuracy with the prompt, but another editor, or other noise."""
+    images, labels = digits()[1]
+    edit = key_of(editor(cache, 0), prompt, seed=seed).keyed_anyway(editor(cache, editor_seed))
+    return score_on(network, SPEC, edit_images(edit, images, cache=cache / "edited", progress=unseen), labels)
+
+
+def attacks(cache: Path) -> dict[str, Any]:
+    """What somebody gets out of the locked network who has the file, the editor, and some labeled images."""
+    network, _ = original(cache)
+    prompt = best_prompt(cache)
+    tuned = ours(network, prompt, cache)
+    rows = edited_attacks.run(tuned.model, editor(cache, 0), prompt, cache)
+    print_rows(("attack", "accuracy, %"), [(row["attack"], _text(row["accuracy"])) for row in rows])
+    return {"prompt": prompt, "unlocked": tuned.report.unlocked, "locked": tuned.report.locked, "rows": rows}
+
+
+def _text(value: object) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+STAGES = {"ranking": ranking, "lock": lock, "attacks": attacks}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--cache", type=Path, default=Path("build/model_lock"))
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    result = STAGES[arguments.stage](arguments.cache)
+    write_results(f"model_lock_{arguments.stage}", {"threads": arguments.threads, **result})
+
+
+if __name__ == "__main__":
+    main()
