@@ -66,6 +66,17 @@ def test_keyed_it_runs_the_plain_networks_nodes(made: Made, tmp_path: Path) -> N
     assert [node.op_type for node in keyed.graph.node] == [node.op_type for node in plain.graph.node]
 
 
+def test_many_single_weights_are_scattered_over_the_flat_weight(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keylatch.exporters._withheld_weights._INDEX_BYTES", 0)
+    exported = export(made.locked.module, made.locked.secret, tmp_path / "net.latch")
+    graph = onnx.load(exported.path / "model.onnx", load_external_data=False).graph
+    assert "ScatterElements" in {node.op_type for node in graph.node}
+    session = opened(exported.path, license_of(exported, tmp_path), tmp_path)
+    np.testing.assert_array_equal(output(session), output(stock(made.plain)))
+
+
 def test_locked_it_answers_otherwise_and_opens_in_stock_onnxruntime(made: Made) -> None:
     locked, plain = output(stock(made.exported.path / "model.onnx")), output(stock(made.plain))
     assert np.abs(locked - plain).max() > 0.05 * np.ptp(plain)

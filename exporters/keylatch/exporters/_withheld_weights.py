@@ -30,6 +30,9 @@ from keylatch.locks._withheld._parts import Parts
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 _BODY = "body."
+# One ScatterND folds faster than Reshape, ScatterElements, Reshape (by hand, MobileNetV2, 52 tensors: 4 ms of opening
+# instead of 16), and its index takes eight bytes for each axis instead of four in all.
+_INDEX_BYTES = 2**18
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +152,19 @@ def _stored(builder: GraphBuilder, found: _Found, stand_in: Array, turned: bool)
 
 
 def _scattered(builder: GraphBuilder, part: Part, stored: ir.Value, gate: ir.Value) -> ir.Value:
-    if part.kind == "rows":
-        places = _initializer(builder.graph, builder.name(), part.places.numpy().reshape(-1, 1))
-        return builder.add("ScatterND", stored, places, gate)
+    index = _indices(part)
+    if part.kind == "rows" or index.nbytes <= _INDEX_BYTES:
+        return builder.add("ScatterND", stored, _initializer(builder.graph, builder.name(), index), gate)
     places = _initializer(builder.graph, builder.name(), part.places.numpy().astype(np.int32))
     flat = builder.add("Reshape", stored, builder.constant([-1]))
     return builder.add("Reshape", builder.add("ScatterElements", flat, places, gate), builder.constant(part.full_shape))
+
+
+def _indices(part: Part) -> Array:
+    """(k, n) int64: the places along the first n axes."""
+    places = part.places.numpy()
+    axes = (places,) if part.kind == "rows" else np.unravel_index(places, part.full_shape)
+    return np.ascontiguousarray(np.stack(axes, axis=1).astype(np.int64))
 
 
 def _initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
