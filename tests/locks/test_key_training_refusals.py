@@ -62,7 +62,7 @@ def test_float16_trains_with_a_scaled_loss_and_the_scale_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a GPU without bfloat16 does, on a CPU."""
-    monkeypatch.setattr(_key_training, "_precision", lambda mixed, device: torch.float16)
+    monkeypatch.setattr(_key_training, "training_precision", lambda mixed, device: torch.float16)
     assert tune(epochs=10, checkpoint=tmp_path / "run.pt").report.right_key >= 80
     assert torch.load(tmp_path / "run.pt", weights_only=True)["state"]["scaler"]["scale"] > 1
     net = Net()
