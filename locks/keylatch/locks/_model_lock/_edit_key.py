@@ -176,7 +176,7 @@ def has_edit_key(arrays: Mapping[str, Any]) -> bool:
 def _redrawn(value: torch.Tensor, share: float, draws: SeededDraws) -> torch.Tensor:
     count = max(1, round(share * value.numel()))
     changed = value.clone().view(-1)
-    spread = float(value.std())
+    spread = float(value.double().std().float())  # a sum of floats depends on how memory is aligned
     places = draws.permutation(value.numel())[:count]
     changed[places] = (spread * draws.normal(count)).float()
     return changed.view(value.shape)
