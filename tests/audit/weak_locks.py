@@ -20,11 +20,12 @@ from torch import nn
 import networks
 from keylatch.audit import Owner, Target, load_target
 from keylatch.exporters import export
-from keylatch.exporters._export import _facts, _manifest
+from keylatch.exporters._artifact_files import write_manifest
+from keylatch.exporters._export import _facts
 from keylatch.exporters._layout import write_graph
 from keylatch.exporters._onnx_program import to_onnx
 from keylatch.locks._centering import ChannelMeans
-from keylatch.runtime import GATE_NAME, GRAPH_NAME, MANIFEST_NAME, WEIGHTS_NAME
+from keylatch.runtime import GATE_NAME, GRAPH_NAME, WEIGHTS_NAME
 
 _OFFSET = 60.0  # several times the range of the scores
 _DETECTOR_SEED, _LOCK_SEED = 1, 2
@@ -102,7 +103,7 @@ def ship(module: nn.Module, method: str, folder: Path, values: Mapping[str, Any]
     model = to_onnx(module.eval(), networks.SPEC, ("output",))
     write_graph(model, folder, graph=GRAPH_NAME, weights=WEIGHTS_NAME, gate=GATE_NAME, gate_names=values)
     facts = _facts(method, model, networks.SPEC, networks.SPEC, "float32")
-    (folder / MANIFEST_NAME).write_bytes(_manifest(folder, facts, {"method": method}, values, sealed=False))
+    write_manifest(folder, facts, {"method": method}, values, sealed=False)
     return WeakLock(load_target(folder), Owner(values, None))
 
 
