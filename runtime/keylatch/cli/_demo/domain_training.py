@@ -13,7 +13,7 @@ from keylatch.cli._demo.digits_net import DigitsNet
 from keylatch.locks import DomainMasks, InputSpec, learn_domain_masks
 
 SPEC = InputSpec(3, SIDE, SIDE)
-EPOCHS, MASK_EPOCHS = 12, 20
+EPOCHS, MASK_EPOCHS = 12, 80
 _BATCH, _RATE = 64, 6e-3
 _LARGEST_SHIFT = 2
 
