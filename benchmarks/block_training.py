@@ -1,6 +1,7 @@
 """Does a network learn to see under a key? Right, no, wrong and near keys for each transform and number of images.
 
     python benchmarks/block_training.py --data DIR [--network resnet20_cifar10] [--images 10000 --images 2500]
+    python benchmarks/block_training.py --data DIR --hints    # with the feature maps of the network on plain images
 
 CIFAR-10 as the data pack has it (lossy), the pack's own pre-trained network, beside the same training without a key.
 Each finished run is kept in --work, and a stopped one goes on there.
@@ -53,17 +54,19 @@ def main() -> None:
     parser.add_argument("--images", type=int, choices=sorted(EPOCHS), action="append")
     parser.add_argument("--method", choices=METHODS, action="append")
     parser.add_argument("--block-size", type=int, choices=_PUBLISHED_SIZES, action="append")
+    parser.add_argument("--hints", action="store_true", help="learn the network's own feature maps too")
+    parser.add_argument("--threads", type=int, default=THREADS)
     parser.add_argument("--work", type=Path, default=Path("block-training"), help="where trainings are kept")
     arguments = parser.parse_args()
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(arguments.threads)
     arguments.work.mkdir(exist_ok=True)
     sizes = arguments.block_size or [4]
     methods = [method for method in arguments.method or METHODS if method != PLAIN]
     rows = []
     for count in arguments.images or EPOCHS:
-        runs = [Run(arguments.network, PLAIN, _PUBLISHED_SIZES[1], count)]
+        runs = [Run(arguments.network, PLAIN, _PUBLISHED_SIZES[1], count, arguments.hints)]
         runs += [
-            Run(arguments.network, method, size, count)
+            Run(arguments.network, method, size, count, arguments.hints)
             for method in methods
             for size in sizes
             if (method, size) != ("np", 2)  # 9.9 bits: refused
@@ -86,8 +89,9 @@ def main() -> None:
         [_row(*pair) for pair in rows],
     )
     entries = [row for row, _ in rows]
-    settings = {"threads": THREADS, "learning_rate": LEARNING_RATE, "batch": BATCH, "precision": "bfloat16"}
-    write_results(f"block_training_{'_'.join(map(str, sizes))}", {**settings, "rows": entries})
+    settings = {"threads": arguments.threads, "learning_rate": LEARNING_RATE, "batch": BATCH, "precision": "bfloat16"}
+    name = f"block_training_{'_'.join(map(str, sizes))}{'_hints' if arguments.hints else ''}"
+    write_results(name, {**settings, "rows": entries})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from torch import nn
 
 from data_pack import NETWORKS, LabelledImages
 from data_pack.images import cifar10_jpeg_test, cifar10_jpeg_train
-from keylatch.locks import BlockTransform, InputSpec, TrainingProgress, fine_tune, identity_transform
+from keylatch.locks import BlockTransform, InputSpec, TrainingProgress, fine_tune, hint_layers, identity_transform
 
 # Fewer images are seen more often: steps would otherwise be too few to tell what the images can teach.
 EPOCHS = {10_000: 20, 2_500: 40, 1_000: 60}
@@ -32,17 +32,19 @@ class Run:
         method: Steps of the key, joined by a plus; `PLAIN` for the same training without one.
         block_size: M.
         images: How many of the training images.
+        hints: Whether the network's own feature maps are learned too.
     """
 
     network: str
     method: str
     block_size: int
     images: int
+    hints: bool = False
 
     @property
     def name(self) -> str:
         """Of its files."""
-        return f"{self.network}.{self.method}.{self.block_size}.{self.images}"
+        return f"{self.network}.{self.method}.{self.block_size}.{self.images}{'.hints' if self.hints else ''}"
 
     @property
     def spec(self) -> InputSpec:
@@ -78,8 +80,9 @@ class Run:
             f"{self.network}, {self.method}, M = {self.block_size}, {self.images} images", file=sys.stderr, flush=True
         )
         everything, held_out = cifar10_jpeg_train(data), cifar10_jpeg_test(data)
+        network = NETWORKS[self.network].load(data)
         tuned = fine_tune(
-            NETWORKS[self.network].load(data),
+            network,
             self.spec,
             self.key,
             [_pair(everything)],
@@ -88,12 +91,13 @@ class Run:
             subset=self.images / len(everything),
             learning_rate=LEARNING_RATE,
             batch=BATCH,
+            hints=hint_layers(network, self.spec) if self.hints else (),
             mixed_precision=True,
             checkpoint=work / f"{self.name}.pt",
             progress=_tell,
         )
         torch.save(tuned.model.state_dict(), work / f"{self.name}.weights")
-        row = {"network": self.network, "method": self.method, "block_size": self.block_size}
+        row = {"network": self.network, "method": self.method, "block_size": self.block_size, "hints": self.hints}
         (work / f"{self.name}.json").write_text(json.dumps({**row, **tuned.report.to_json()}))
 
 

@@ -51,6 +51,7 @@ from keylatch.locks._stain import stain
 from keylatch.locks._stain_report import Stained, StainFacts, StainReport
 from keylatch.locks._stain_secret import StainMark, StainSecret
 from keylatch.locks._storage import load_locked, load_program, save_locked
+from keylatch.locks._training_hints import hint_layers
 from keylatch.locks._verify_predictions import PredictionVerdict, verify_stain_predictions
 from keylatch.locks._verify_stain import StainMatch, StainVerdict, verify_stain
 from keylatch.locks._withheld._domain_masks import MAX_DOMAINS
@@ -121,6 +122,7 @@ __all__ = [
     "edit_images",
     "edit_tune",
     "fine_tune",
+    "hint_layers",
     "identity_transform",
     "learn_domain_masks",
     "load_editor",
