@@ -20,13 +20,26 @@ from typing import Any
 
 import torch
 
-from keylatch.audit import Attack, AuditImages, Case, Clock, Owner, Resources, Target, Variant, keep_freed_memory
+from data_pack import NETWORKS
+from keylatch.audit import (
+    Attack,
+    AuditImages,
+    Case,
+    Clock,
+    Owner,
+    Resources,
+    Target,
+    Variant,
+    keep_freed_memory,
+    load_plain,
+)
 from keylatch.audit.attacks import ATTACKS
 from keylatch.audit.attacks.block_key_search import BlockKeySearch
+from keylatch.audit.onnx_network import OnnxNetwork
 from keylatch.locks import Locked, block_lock, code_lock
 from measuring import THREADS, print_rows, write_results
 from strength.block_networks import EPOCHS, METHODS, PLAIN, Run
-from strength.locking import shipped
+from strength.locking import plain, shipped
 from strength.subjects import SUBJECTS
 
 _LABELED, _CLASSES, _SEEDS = 1000, 10, (0, 1)
@@ -40,6 +53,7 @@ _NAMES = {
     "near-block-key",
     "block-key-search",
     "block-key-gradient",
+    "block-feature-matching",
     "known-pair",
 }
 _HEADER = ("method", "M", "images", "right key", "attack", "given", "recovered", "cost")
@@ -57,12 +71,19 @@ def attacked(run: Run, code: bool, attacks: Sequence[Attack], data: Path, work: 
     name = f"{run.name}.code" if code else run.name
     target, owner = shipped(name, lock, work)
     images = subject.images(data, _CLASSES)
-    resources = Resources(len(images.attacker), len(images.attacker), (_LABELED,), _CLASSES, base=False, owner=True)
+    resources = Resources(len(images.attacker), len(images.attacker), (_LABELED,), _CLASSES, base=True, owner=True)
+    base = load_plain(plain(f"{run.network}.base", NETWORKS[run.network].load(data), subject, work), run.spec).network
     method = _CODE + run.method if code else run.method
-    row = {"network": run.network, "method": method, "block_size": run.block_size, "images": run.images}
+    row = {
+        "network": run.network,
+        "method": method,
+        "block_size": run.block_size,
+        "images": run.images,
+        "hints": run.hints,
+    }
     opened = _percent(owner.unlocked(target), images)
     found = [
-        _measured(attack, variant, target, owner, images, work / f"{name}.{attack.name}.{number}.json")
+        _measured(attack, variant, target, owner, base, images, work / f"{name}.{attack.name}.{number}.json")
         for attack in attacks
         for number, variant in enumerate(attack.variants(target, resources))
     ]
@@ -70,7 +91,13 @@ def attacked(run: Run, code: bool, attacks: Sequence[Attack], data: Path, work: 
 
 
 def _measured(
-    attack: Attack, variant: Variant, target: Target, owner: Owner, images: AuditImages, kept: Path
+    attack: Attack,
+    variant: Variant,
+    target: Target,
+    owner: Owner,
+    base: OnnxNetwork,
+    images: AuditImages,
+    kept: Path,
 ) -> dict[str, Any]:
     settings = dict(variant.settings)
     if kept.exists():
@@ -78,7 +105,7 @@ def _measured(
         if (earlier["settings"], earlier["model_id"]) == (settings, target.model_id):
             return earlier
     print(f"  {target.name}: {attack.name}, {variant.given}", file=sys.stderr, flush=True)
-    outcomes = [attack.run(_case(variant, target, owner, images, seed)) for seed in _SEEDS]
+    outcomes = [attack.run(_case(variant, target, owner, base, images, seed)) for seed in _SEEDS]
     row = {
         "name": attack.name,
         "given": str(variant.given),
@@ -92,13 +119,14 @@ def _measured(
     return row
 
 
-def _case(variant: Variant, target: Target, owner: Owner, images: AuditImages, seed: int) -> Case:
+def _case(variant: Variant, target: Target, owner: Owner, base: OnnxNetwork, images: AuditImages, seed: int) -> Case:
     given, pool = variant.given, images.attacker
     shuffled = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))
     chosen = shuffled[: max(given.labeled, given.unlabeled, given.pairs)]
     return Case(
         target, variant, pool.images[chosen], pool.labels[chosen][: given.labeled], _CLASSES,
-        torch.Generator().manual_seed(seed), Clock(), owner=owner if given.key or given.pairs else None,
+        torch.Generator().manual_seed(seed), Clock(), base if given.base else None,
+        owner if given.key or given.pairs else None,
     )  # fmt: skip
 
 
@@ -137,11 +165,13 @@ def main() -> None:
     parser.add_argument("--method", choices=_METHODS, action="append")
     parser.add_argument("--block-size", type=int, choices=(2, 4, 8, 16), action="append")
     parser.add_argument("--images", type=int, choices=sorted(EPOCHS), default=10_000, help="of the training")
+    parser.add_argument("--hints", action="store_true", help="networks that learned their own feature maps too")
     parser.add_argument("--attack", choices=sorted(_NAMES), action="append")
     parser.add_argument("--queries", type=int, default=_QUERIES, help="of the published search, at most")
+    parser.add_argument("--threads", type=int, default=THREADS)
     parser.add_argument("--work", type=Path, default=Path("block-training"), help="where everything is kept")
     arguments = parser.parse_args()
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     arguments.work.mkdir(exist_ok=True)
     attacks = list(chosen_attacks(arguments.attack or _NAMES, arguments.queries))
@@ -149,11 +179,12 @@ def main() -> None:
     for size in sizes:
         for method in arguments.method or _METHODS:
             if (method, size) != ("np", 2):  # 9.9 bits: refused
-                run = Run(arguments.network, method.removeprefix(_CODE), size, arguments.images)
+                run = Run(arguments.network, method.removeprefix(_CODE), size, arguments.images, arguments.hints)
                 code = method.startswith(_CODE)
                 entries.append(attacked(run, code, attacks, arguments.data, arguments.work))
     print_rows(_HEADER, [row for entry in entries for row in _rows(entry)])
-    write_results(f"block_strength_{'_'.join(map(str, sizes))}", {"threads": THREADS, "rows": entries})
+    name = f"block_strength_{'_'.join(map(str, sizes))}{'_hints' if arguments.hints else ''}"
+    write_results(name, {"threads": arguments.threads, "rows": entries})
 
 
 if __name__ == "__main__":

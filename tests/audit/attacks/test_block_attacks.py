@@ -20,6 +20,7 @@ from keylatch.audit._owner import owner_from_vault, with_values
 from keylatch.audit.attacks import ATTACKS
 from keylatch.audit.attacks._block_key import Behind, block_key, block_values, pixels_of
 from keylatch.audit.attacks.base_matching import BaseMatching
+from keylatch.audit.attacks.block_feature_matching import BlockFeatureMatching
 from keylatch.audit.attacks.block_key_gradient import BlockKeyGradient
 from keylatch.audit.attacks.block_key_search import BlockKeySearch
 from keylatch.audit.attacks.fine_tuning import FineTuning
@@ -35,7 +36,8 @@ from keylatch.keys import Vault
 from keylatch.locks import BlockTransform, block_lock
 
 BLOCK_ATTACKS: tuple[Attack, ...] = (
-    RandomBlockKey(), NearBlockKey(), BlockKeySearch(), BlockKeyGradient(), StemMatching(), KnownPair(),
+    RandomBlockKey(), NearBlockKey(), BlockKeySearch(), BlockKeyGradient(), BlockFeatureMatching(), StemMatching(),
+    KnownPair(),
 )  # fmt: skip
 CHANCE = 100 / block_world.CLASSES
 LONE = ["absorbed", "absorbed, bytes", "trained", "trained, bytes", "ffx", "ffx, bytes"]

@@ -15,9 +15,11 @@ from keylatch.audit._attack import Attack, Outcome
 from keylatch.audit.attacks import block_key_search
 from keylatch.audit.attacks._assignment import greedy_assignment
 from keylatch.audit.attacks._block_key import block_key
+from keylatch.audit.attacks.block_feature_matching import BlockFeatureMatching
 from keylatch.audit.attacks.block_key_gradient import BlockKeyGradient, RelaxedKey, sinkhorn
 from keylatch.audit.attacks.block_key_search import BlockKeySearch
 from keylatch.audit.attacks.stem_matching import StemMatching
+from keylatch.errors import InputError
 
 
 def shortened(world: World, attack: Attack, **settings: int) -> Outcome:
@@ -73,8 +75,27 @@ def test_the_gradient_opens_a_small_network(name: str, locked: Make) -> None:
     assert world.accuracy(shortened(world, BlockKeyGradient(), restarts=1).predict) > 80
 
 
+def test_feature_maps_of_the_base_lead_to_the_key_without_a_label(locked: Make) -> None:
+    world = locked("absorbed")  # under its key it has the very feature maps of the base
+    (variant,) = world.variants(BlockFeatureMatching())
+    assert variant.given.labeled == 0 and variant.given.base
+    outcome = shortened(world, BlockFeatureMatching(), restarts=1)
+    assert "distance" in outcome.note and outcome.cost == {"steps": 200}
+    assert world.accuracy(outcome.predict) > 80
+
+
+def test_a_base_of_another_architecture_gives_no_feature_maps_to_match(locked: Make) -> None:
+    world = locked("trained")
+    (variant,) = world.variants(BlockFeatureMatching())
+    outcome = BlockFeatureMatching().run(replace(world.case(variant), base=locked("absorbed").base))
+    assert outcome.note == "no layer of the base is like one of the model's"
+    with pytest.raises(InputError, match="needs the public base"):
+        BlockFeatureMatching().run(replace(world.case(variant), base=None))
+
+
 def test_ffx_has_no_slope_to_descend_on(locked: Make) -> None:
-    assert locked("ffx").variants(BlockKeyGradient()) == [] and locked("ffx").variants(StemMatching()) == []
+    for attack in (BlockKeyGradient(), BlockFeatureMatching(), StemMatching()):
+        assert locked("ffx").variants(attack) == []
 
 
 def test_a_relaxed_key_that_is_sure_shows_what_its_rounded_key_shows(locked: Make) -> None:

@@ -3,7 +3,7 @@
 no_key, random_key, near_key                the model as it is, and with wrong keys
 random_block_key, near_block_key            the same with wrong keys of a block transform
 key_hill_climbing, key_gradient             searches for the code
-block_key_search, block_key_gradient        searches for the key of a block transform
+block_key_search, block_key_gradient, block_feature_matching    searches for the key of a block transform
 prompt_guessing                             a search for the prompt of an edit
 trigger_inversion                           a search for the patch
 logit_recentering, normalization_reestimation, sign_recovery    repair without labels
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from keylatch.audit._attack import Attack
 from keylatch.audit.attacks.base_matching import BaseMatching
+from keylatch.audit.attacks.block_feature_matching import BlockFeatureMatching
 from keylatch.audit.attacks.block_key_gradient import BlockKeyGradient
 from keylatch.audit.attacks.block_key_search import BlockKeySearch
 from keylatch.audit.attacks.branch_removal import BranchRemoval
@@ -55,6 +56,7 @@ ATTACKS: tuple[Attack, ...] = (
     KeyGradient(),
     BlockKeySearch(),
     BlockKeyGradient(),
+    BlockFeatureMatching(),
     PromptGuessing(),
     TriggerInversion(),
     LogitRecentering(),

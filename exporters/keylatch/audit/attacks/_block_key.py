@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -135,10 +135,17 @@ class Behind:
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """(n, classes) scores of (n, channels, height, width) float32 transformed pixels in [0, 1]."""
+        scores: torch.Tensor = self.network(self._image(pixels))
+        return scores
+
+    def values(self, pixels: torch.Tensor, names: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Intermediate values by name, for the same pixels."""
+        return self.network.values(self._image(pixels), names)
+
+    def _image(self, pixels: torch.Tensor) -> torch.Tensor:
         mean, std = _per_channel(self._shown)
         image = (pixels - mean) / std
-        scores: torch.Tensor = self.network(image if self._shown.layout == "NCHW" else image.permute(0, 2, 3, 1))
-        return scores
+        return image if self._shown.layout == "NCHW" else image.permute(0, 2, 3, 1)
 
 
 def _shown_value(network: OnnxNetwork, tensors: frozenset[str]) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,8 +25,8 @@ from keylatch.locks._block_layout import depth_to_space, space_to_depth
 
 _BATCH = 64
 _FIXED = 128
-_STEPS = 200
-_RESTARTS = 2
+STEPS = 200
+RESTARTS = 2
 _LEARNING_RATE = 0.1
 _SPREAD = 0.1  # of the start: how sure of its entries it is
 _ROUNDS = 10  # of normalization by rows and columns
@@ -53,25 +53,17 @@ class BlockKeyGradient:
         key = lone_block_key(target)
         if key is None or not key.is_linear:
             return []
-        settings = {"steps": _STEPS, "restarts": _RESTARTS}
+        settings = {"steps": STEPS, "restarts": RESTARTS}
         return [Variant(Given(labeled=count), settings=settings, weight=8) for count in resources.labeled[-1:]]
 
     def run(self, case: Case) -> Outcome:
         """Descend from each start, and open with the key whose loss is least."""
-        steps, restarts = int(case.variant.settings["steps"]), int(case.variant.settings["restarts"])
-        descents: list[Descent] = []
-        for _ in range(restarts):
-            if descents and case.clock.elapsed > _DESCENT_SHARE * (case.clock.elapsed + case.clock.remaining):
-                break
-            descents.append(descend(case, required_block_key(case.target), steps))
-        best = min(descents, key=lambda each: each.loss)
-        done = sum(each.steps for each in descents)
-        return Outcome(
-            opened_with_blocks(case.target, best.transform),
-            cost={"steps": done},
-            note=f"the best key's loss is {best.loss:.3f}",
-            truncated=done < steps * restarts,
-        )
+        behind = Behind(case.target)
+
+        def loss(shown: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+            return functional.cross_entropy(behind(shown), case.labels[chosen])
+
+        return best_descent(case, loss, "loss")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +72,7 @@ class Descent:
 
     Attributes:
         transform: The key.
-        loss: Cross-entropy on the first of the attacker's images.
+        loss: On the first of the attacker's images.
         steps: How many were done.
     """
 
@@ -132,22 +124,49 @@ def sinkhorn(logarithms: torch.Tensor) -> torch.Tensor:
     return logarithms.exp()
 
 
-def descend(case: Case, key: BlockKey, steps: int) -> Descent:
+# From (n, channels, height, width) transformed pixels in [0, 1] and which of the attacker's images they are.
+KeyLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def best_descent(case: Case, loss: KeyLoss, measure: str) -> Outcome:
+    """Descend from as many starts as the variant has restarts, and open with the key whose loss is least.
+
+    Args:
+        case: The lock is a block transform without ffx; the variant's settings are `steps` and `restarts`.
+        loss: What is to be small under the right key.
+        measure: Names it in the note.
+    """
+    steps, restarts = int(case.variant.settings["steps"]), int(case.variant.settings["restarts"])
+    descents: list[Descent] = []
+    for _ in range(restarts):
+        if descents and case.clock.elapsed > _DESCENT_SHARE * (case.clock.elapsed + case.clock.remaining):
+            break
+        descents.append(descend(case, required_block_key(case.target), steps, loss))
+    best = min(descents, key=lambda each: each.loss)
+    done = sum(each.steps for each in descents)
+    return Outcome(
+        opened_with_blocks(case.target, best.transform),
+        cost={"steps": done},
+        note=f"the best key's {measure} is {best.loss:.3f}",
+        truncated=done < steps * restarts,
+    )
+
+
+def descend(case: Case, key: BlockKey, steps: int, loss: KeyLoss) -> Descent:
     """Descend from a random start, cooling down; every step costs a pass over 64 images and back."""
-    behind, pixels = Behind(case.target), pixels_of(case.target.spec, case.images)
+    pixels = pixels_of(case.target.spec, case.images)
     relaxed = RelaxedKey(key, case.generator)
     optimizer = torch.optim.Adam([relaxed.order, relaxed.negation], lr=_LEARNING_RATE)
     done = 0
     while done < steps and not case.clock.expired:
         temperature = _WARMEST * (_COLDEST / _WARMEST) ** (done / steps)
         chosen = torch.randperm(len(pixels), generator=case.generator)[:_BATCH]
-        loss = functional.cross_entropy(behind(relaxed.shown(pixels[chosen], temperature)), case.labels[chosen])
+        value = loss(relaxed.shown(pixels[chosen], temperature), chosen)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         done += 1
     found = relaxed.rounded()
     with torch.no_grad():
-        scores = behind(found.values(pixels[:_FIXED]))
-    value = float(functional.cross_entropy(scores, case.labels[:_FIXED]))
-    return Descent(found, value if math.isfinite(value) else math.inf, done)
+        reached = float(loss(found.values(pixels[:_FIXED]), torch.arange(min(_FIXED, len(pixels)))))
+    return Descent(found, reached if math.isfinite(reached) else math.inf, done)
