@@ -58,7 +58,7 @@ def recovery(name: str, network: nn.Module, shares: Sequence[float], settings: a
         for share, attack in itertools.product(shares, ATTACKS):
 
             def begin(share: float = share, attack: str = attack) -> Begin:
-                return _starting(attack, network, _sealed(network, subject.spec, share, settings.granularity))
+                return starting(attack, network, _sealed(network, subject.spec, share, settings.granularity))
 
             found = measured(attack, labeled, begin, settings.granularity, f"{share:g}")
             yield {
@@ -111,7 +111,7 @@ def _fresh(network: nn.Module) -> nn.Module:
     return made.requires_grad_(True)
 
 
-def _starting(attack: str, network: nn.Module, locked: Locked) -> Begin:
+def starting(attack: str, network: nn.Module, locked: Locked) -> Begin:
     """The network with guesses in the withheld places; of these alone gradients pass, or of all weights."""
     filled = copy.deepcopy(network)
     parts = locked.module.withheld.parts
@@ -125,7 +125,8 @@ def _starting(attack: str, network: nn.Module, locked: Locked) -> Begin:
         if attack == ATTACKS[0]:
             for part in parts:
                 weight, mask = made.get_parameter(part.parameter), part.mask()
-                weight.requires_grad_(True).register_hook(lambda gradient, mask=mask: gradient * mask)
+                weight.requires_grad_(True)
+                weight.register_hook(lambda gradient, mask=mask: gradient * mask)  # type: ignore[no-untyped-call]
         return made
 
     return begin

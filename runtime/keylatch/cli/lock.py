@@ -88,6 +88,9 @@ def lock(
         float | None, typer.Option("--share", help="Method seal: share of the weights to withhold, e.g. 0.01.")
     ] = None,
     by: Annotated[str, typer.Option("--by", help="Method seal: influence, first or random.")] = "influence",
+    granularity: Annotated[
+        str, typer.Option("--granularity", help="Method seal: weights, rows, or tensors, which open fastest.")
+    ] = "weights",
     calibration: CalibrationOption = None,
     source_domain: Annotated[
         Path | None, typer.Option("--source", help="Method map: pictures of what it serves, a subfolder a class.")
@@ -176,8 +179,8 @@ def lock(
                 absorb=absorb,
             )  # fmt: skip
         elif share is not None:
-            chosen: Any = by
-            locked = seal_lock(network, spec, share=share, by=chosen, calibration=calibration_from(calibration))
+            chosen: dict[str, Any] = {"by": by, "granularity": granularity}
+            locked = seal_lock(network, spec, share=share, calibration=calibration_from(calibration), **chosen)
         elif wanted.detector:
             locked = detector_lock(
                 network, spec, kind=wanted.detector, patch_size=patch_size, corner=_corner(corner),
