@@ -125,7 +125,7 @@ def test_the_target_alone_needs_no_classes(pictures: Path, command: Command) -> 
         (("--method", "map", "--source", "red", "--target", "green"), "name=folder"),
         (("--method", "map", "--target", "green=green"), "setting SA takes source and targets"),
         (("--method", "map", "--source", "red", "--target", "green=nowhere"), "nowhere is not a folder"),
-        (("--method", "map", "--source", "red", "--target", "Green=green"), "no name for a domain"),
+        (("--method", "map", "--source", "nowhere", "--target", "Green=green"), "no name for a domain"),
     ],
 )
 def test_what_cannot_be_learned_is_refused(

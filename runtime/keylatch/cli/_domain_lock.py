@@ -82,9 +82,11 @@ def lock_domains(network: Any, spec: Any, wanted: DomainOptions, behind: Any = N
         InputError: If pictures cannot be read, or class folders differ.
         LockError: If they, the network and the setting do not fit together.
     """
-    from keylatch.locks import DomainWarning, domain_lock, learn_domain_masks
+    from keylatch.locks import DomainWarning, check_domain_names, domain_lock, learn_domain_masks
 
     network = trainable(network)
+    if wanted.targets:
+        check_domain_names(wanted.targets)
     domains = _read(wanted, spec)
     labeled = wanted.setting == "SA" and wanted.source is not None
     given = {name: _split(images, held_out=False) if labeled else images for name, images in domains.items()}
