@@ -1,11 +1,11 @@
 """What does sealing a share of the weights do? Accuracy without a license, exactness and opening with one, recovery.
 
     python benchmarks/sealing.py --data DIR --network mobilenet_v2
-    python benchmarks/sealing.py --data DIR --network resnet20_cifar10 --recovery 60
+    python benchmarks/sealing.py --data DIR --network resnet20_cifar10 --part recovery
 
-Recovery is the audit's: fine-tuning all weights, and the withheld ones alone, with 1, 5 and 10 % of the attacker's
-images, beside training from scratch on the same. It takes hours for an ImageNet network on a processor; artifacts and
-single measurements stay in --work, and what earlier runs measured for other cases stays in the results.
+Recovery is fine-tuning all weights, and the withheld ones alone, with 1, 5 and 10 % of the attacker's images, beside
+training from scratch on the same. It takes hours for an ImageNet network on a processor; single measurements stay in
+--work, and what earlier runs measured for other cases stays in the results.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import statistics
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,24 +39,28 @@ from strength.sealed_recovery import recovery
 SHARES = (0.001, 0.01, 0.1, 1.0)
 NOTHING = 1e-12  # one weight: what opening costs an artifact that withholds as good as nothing
 ORDERS = ("influence", "first", "random")
+GRANULARITIES = ("weights", "rows", "tensors")
 CPU = ["CPUExecutionProvider"]
+_PROCESSOR_ROUNDS = 11
 _COMPARED = 32  # images whose outputs are compared bit for bit
 
 Row = dict[str, Any]
 
 
-def quality(entry: NetworkSpec, data: Path, network: nn.Module, share: float, by: Any, images: int) -> Row:
+def quality(entry: NetworkSpec, network: nn.Module, share: float, by: Any, settings: argparse.Namespace) -> Row:
     """Accuracy of the locked network, also with the best guess in the place of what is withheld."""
     spec = InputSpec(*entry.image_shape, entry.mean, entry.std)
-    locked, shown = seal_lock(network, spec, share=share, by=by, seed=bytes(32)), entry.evaluation(data)
+    locked = seal_lock(network, spec, share=share, by=by, granularity=settings.granularity, seed=bytes(32))
+    images, labels = _shown(entry, settings)
 
     def percent(module: nn.Module) -> float:
-        return round(top1(module, shown.images[:images], shown.labels[:images], entry.mean, entry.std), 2)
+        return round(top1(module, images, labels, entry.mean, entry.std), 2)
 
-    some = torch.from_numpy(model_input(shown.images[:2], entry.mean, entry.std))
+    some = torch.from_numpy(model_input(images[:2], entry.mean, entry.std))
     with torch.no_grad(), locked.module.opened(locked.secret):
         exact = bool(torch.equal(locked.module(some), network(some)))
-    found = {"share": share, "by": by, "images": images, "exact_in_torch": exact, "locked": percent(locked.module)}
+    found = {"share": share, "by": by, "granularity": settings.granularity, "images": len(images),
+             "exact_in_torch": exact, "locked": percent(locked.module)}  # fmt: skip
     _fill_with_means(locked)
     seal = locked.report.seal
     assert seal is not None
@@ -74,13 +81,13 @@ def _fill_with_means(locked: Locked) -> None:
         part.write(weight, torch.full(part.shape, float(left.mean()) if len(left) else 0.0))
 
 
-def opening(entry: NetworkSpec, data: Path, network: nn.Module, share: float, settings: argparse.Namespace) -> Row:
+def opening(entry: NetworkSpec, network: nn.Module, share: float, settings: argparse.Namespace) -> Row:
     """A licensed session beside the plain one: same outputs, sizes, and time to open."""
     spec = InputSpec(*entry.image_shape, entry.mean, entry.std)
     folder = settings.work / "opening"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    locked = seal_lock(network, spec, share=share, seed=bytes(32))
+    locked = seal_lock(network, spec, share=share, granularity=settings.granularity, seed=bytes(32))
     exported = export(locked.module, locked.secret, folder / "net.latch", report=locked.report)
     plain_path, credentials = export_plain(network, spec, folder / "plain"), _license(exported, folder)
 
@@ -90,15 +97,29 @@ def opening(entry: NetworkSpec, data: Path, network: nn.Module, share: float, se
     def keyed() -> Any:
         return InferenceSession(exported.path, _options(), providers=CPU, **credentials)
 
-    shown = model_input(entry.evaluation(data).images[:_COMPARED], entry.mean, entry.std)
+    shown = model_input(entry.evaluation(settings.data).images[:_COMPARED], entry.mean, entry.std)
     outputs = [session.run(None, {"image": shown})[0] for session in (plain(), keyed())]
     return {
         "share": share,
+        "granularity": settings.granularity,
+        "tensors": len(locked.module.withheld.parts),
         "bit_identical": bool(np.array_equal(*outputs)),
         "license_bytes": Path(credentials["license"]).stat().st_size,
         "artifact_bytes": {file.name: file.stat().st_size for file in sorted(exported.path.iterdir())},
         **figures(compare_for(settings, plain, keyed)),
+        **_processor_times(plain, keyed),
     }
+
+
+def _processor_times(plain: Callable[[], object], keyed: Callable[[], object]) -> Row:
+    """Medians of openings in turn, in processor time: other work on the machine does not stretch it."""
+    found: dict[str, list[float]] = {"plain_processor_ms": [], "keyed_processor_ms": []}
+    for _ in range(_PROCESSOR_ROUNDS):
+        for name, opened in zip(found, (plain, keyed), strict=True):
+            start = time.process_time()
+            opened()
+            found[name].append(1e3 * (time.process_time() - start))
+    return {name: round(statistics.median(times), 2) for name, times in found.items()}
 
 
 def _options() -> onnxruntime.SessionOptions:
@@ -132,9 +153,13 @@ def _settings() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data pack")
     parser.add_argument("--network", choices=sorted(NETWORKS), default="mobilenet_v2")
     parser.add_argument("--share", type=float, action="append", help="repeatable; default: 0.1, 1, 10 and 100 %%")
+    parser.add_argument("--granularity", choices=GRANULARITIES, default=GRANULARITIES[0], help="what is withheld")
     parser.add_argument("--images", type=int, default=1000, help="to measure accuracy on")
-    parser.add_argument("--part", choices=("quality", "opening", "recovery"), action="append")
-    parser.add_argument("--recovery", type=float, default=0.0, metavar="MINUTES", help="for each share; default: none")
+    parser.add_argument(
+        "--part", choices=("quality", "opening", "recovery"), action="append", help="default: all but recovery"
+    )
+    parser.add_argument("--steps", type=int, default=200, help="that recovery trains, and training from scratch")
+    parser.add_argument("--seeds", type=int, default=1, help="how often recovery is measured")
     parser.add_argument("--labeled", type=int, action="append", help="images to fine-tune on, instead of 1, 5, 10 %%")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=20.0, help="of timed pairs for each share, about")
@@ -155,7 +180,7 @@ def main() -> None:
     path = settings.results / f"sealing_{entry.name}.json"
     results = json.loads(path.read_text()) if path.exists() else {}
     kept = {name: value for name, value in results.items() if name not in ("command", "machine")}
-    parts = settings.part or ["quality", "opening", *(["recovery"] if settings.recovery else [])]
+    parts = settings.part or ["quality", "opening"]
 
     def keep(name: str, rows: list[Row]) -> None:
         """Write rows in the places of those that an earlier run measured for the same case."""
@@ -169,17 +194,19 @@ def main() -> None:
         kept |= {"original": round(original, 2)}
         for share in shares:
             for by in ORDERS if share < 1 else ORDERS[:1]:
-                keep("quality", [quality(entry, settings.data, network, share, by, settings.images)])
+                keep("quality", [quality(entry, network, share, by, settings)])
     if "opening" in parts:
         for share in (NOTHING, *shares):
-            keep("opening", [opening(entry, settings.data, network, share, settings)])
+            keep("opening", [opening(entry, network, share, settings)])
     if "recovery" in parts:
-        keep("recovery", recovery(entry.name, network, shares, settings))
+        for row in recovery(entry.name, network, shares, settings):
+            keep("recovery", [row])
     _print(kept)
 
 
 def _case(row: Row) -> tuple[Any, ...]:
-    return tuple(row.get(name) for name in ("share", "by", "labeled", "attack"))
+    named = tuple(row.get(name) for name in ("share", "by", "labeled", "attack"))
+    return *named, row.get("granularity", GRANULARITIES[0])
 
 
 def _shown(entry: NetworkSpec, settings: argparse.Namespace) -> tuple[Any, Any]:
@@ -188,16 +215,26 @@ def _shown(entry: NetworkSpec, settings: argparse.Namespace) -> tuple[Any, Any]:
 
 
 _COLUMNS = {
-    "quality": ("share", "by", "locked", "mean_filled", "withheld_bytes", "exact_in_torch"),
-    "opening": ("share", "bit_identical", "license_bytes", "plain_p50_ms", "keyed_p50_ms", "ratio_p50", "ratio_ci95"),
-    "recovery": ("share", "labeled", "attack", "recovered", "from_scratch"),
+    "quality": ("share", "by", "granularity", "tensors", "locked", "mean_filled", "withheld_bytes", "exact_in_torch"),
+    "opening": (
+        "share",
+        "granularity",
+        "tensors",
+        "bit_identical",
+        "license_bytes",
+        "ratio_p50",
+        "ratio_ci95",
+        "plain_processor_ms",
+        "keyed_processor_ms",
+    ),
+    "recovery": ("share", "granularity", "labeled", "attack", "recovered", "from_scratch"),
 }
 
 
 def _print(results: dict[str, Any]) -> None:
     for part, columns in _COLUMNS.items():
         if part in results:
-            print_rows(columns, [tuple(row[column] for column in columns) for row in results[part]])
+            print_rows(columns, [tuple(row.get(column, "") for column in columns) for row in results[part]])
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ def test_a_sealed_network_goes_all_the_way(command: Command) -> None:
         (("--share", "0.1"), "--share goes with --method seal"),
         (("--method", "seal", "--share", "2"), "a share of 2.0"),
         (("--method", "seal", "--share", "0.1", "--by", "luck"), "cannot be chosen by 'luck'"),
+        (("--method", "seal", "--share", "0.1", "--granularity", "grains"), "cannot be withheld by 'grains'"),
     ],
 )
 def test_what_cannot_be_asked_for_is_named(command: Command, options: tuple[str, ...], message: str) -> None:

@@ -54,7 +54,7 @@ from keylatch.locks._storage import load_locked, load_program, save_locked
 from keylatch.locks._training_hints import hint_layers
 from keylatch.locks._verify_predictions import PredictionVerdict, verify_stain_predictions
 from keylatch.locks._verify_stain import StainMatch, StainVerdict, verify_stain
-from keylatch.locks._withheld._domain_masks import MAX_DOMAINS
+from keylatch.locks._withheld._domain_masks import MAX_DOMAINS, check_domain_names
 from keylatch.locks._withheld._domains import domain_lock
 from keylatch.locks._withheld._report import DomainReport, SealReport
 from keylatch.locks._withheld._seal import seal_lock
@@ -116,6 +116,7 @@ __all__ = [
     "WatermarkVerdict",
     "block_lock",
     "channel_lock",
+    "check_domain_names",
     "code_lock",
     "detector_lock",
     "domain_lock",

@@ -9,10 +9,11 @@ from typing import Any, Literal
 import typer
 
 from keylatch.cli._image_folder import class_names, read_image_folder
-from keylatch.errors import InputError, LockError
+from keylatch.cli._source import trainable
+from keylatch.errors import LockError
 from keylatch.keys import Vault
 
-_CODE, _SEAL = "code", "seal"
+_CODE, _SEAL, _MAP = "code", "seal", "map"
 _STEPS = ("shf", "np", "ffx")
 _EDIT = "model-lock"
 _DETECTORS: dict[str, Literal["A", "B"]] = {"detector-a": "A", "detector-b": "B"}
@@ -28,6 +29,7 @@ class Method:
         detector: ``A`` or ``B`` for a detector lock, which stands alone; "" without one.
         seal: Whether a share of the weights is sealed, which stands alone.
         edit: Whether it is a ModelLock, which stands alone.
+        masks: Whether weights are withheld by domains, alone or behind a code lock.
     """
 
     code: bool
@@ -35,6 +37,7 @@ class Method:
     detector: Literal["", "A", "B"] = ""
     seal: bool = False
     edit: bool = False
+    masks: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Method:
@@ -47,6 +50,8 @@ class Method:
             return cls(False, (), _DETECTORS[text])
         if text == _SEAL:
             return cls(False, (), seal=True)
+        if text in (_MAP, f"{_CODE}+{_MAP}"):
+            return cls(text != _MAP, (), masks=True)
         if text == _EDIT:
             return cls(False, (), edit=True)
         parts = text.split("+")
@@ -55,7 +60,7 @@ class Method:
             raise LockError(
                 f"lock method {unknown[0]!r} is not available",
                 hint="use code, shf, np or ffx, or some of them joined by +, e.g. --method shf+np; "
-                "or seal, detector-a, detector-b or model-lock",
+                "or seal, map, detector-a, detector-b or model-lock",
             )
         return cls(_CODE in parts, tuple(part for part in parts if part != _CODE))
 
@@ -90,10 +95,10 @@ def training_from(
 ) -> Training | None:
     """Make sense of the options; None where nothing is trained."""
     if not method.steps and not method.edit:
-        if absorb or train or validation or checkpoint:
+        if absorb or train or validation or (checkpoint and not method.masks):
             raise typer.BadParameter(
                 "--absorb, --train, --validation and --checkpoint go with --method shf, np or ffx; "
-                "but for --absorb also with model-lock"
+                "but for --absorb also with model-lock, and --checkpoint with map"
             )
         return None
     if method.edit and (absorb or train is None):
@@ -114,13 +119,9 @@ def train_under(transform: Any, network: Any, spec: Any, wanted: Training) -> An
         InputError: If the pictures cannot be read.
         LockError: If they, the network and the key do not fit together.
     """
-    from torch import nn
-
     from keylatch.locks import fine_tune
 
-    if not isinstance(network, nn.Module):
-        raise InputError("a .pt2 program cannot be trained", hint="name the network as package.module:factory")
-    names = class_names(wanted.train)
+    network, names = trainable(network), class_names(wanted.train)
     batches = [[read_image_folder(folder, names, spec)] for folder in (wanted.train, wanted.validation)]
     return fine_tune(
         network, spec, transform, *batches, epochs=wanted.epochs, subset=wanted.subset, checkpoint=wanted.checkpoint

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from keylatch.cli._image_folder import class_names, read_image_folder
+from keylatch.cli._source import trainable
 from keylatch.errors import InputError, LockError
 from keylatch.keys import Vault
 
@@ -96,12 +97,9 @@ def lock_edited(
         InputError: If pictures or candidates cannot be read.
         LockError: If they, network, editor and key do not fit together.
     """
-    from torch import nn
-
     from keylatch.locks import edit_tune, load_editor, model_lock
 
-    if not isinstance(network, nn.Module):
-        raise InputError("a .pt2 program cannot be trained", hint="name the network as package.module:factory")
+    network = trainable(network)
     editor = load_editor(wanted.editor)
     names = class_names(training.train)
     train, validation = (read_image_folder(folder, names, spec) for folder in (training.train, training.validation))

@@ -50,8 +50,32 @@ def read_image_folder(folder: Path, names: Sequence[str], spec: Any) -> tuple[An
         strange = sorted(set(found) ^ set(names))[0]
         raise InputError(f"{folder} has other classes: {strange} is in one of the two folders only", hint=_HINT)
     paths = [(path, number) for number, name in enumerate(names) for path in _pictures(folder / name)]
-    pixels = load_inputs([path for path, _ in paths], _as_bytes(spec))
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.tensor([number for _, number in paths])
+    return _pixels([path for path, _ in paths], spec), torch.tensor([number for _, number in paths])
+
+
+def read_pictures(folder: Path, spec: Any) -> Any:
+    """Read the pictures of a folder and of its subfolders, whatever their classes.
+
+    Args:
+        folder: Where they are.
+        spec: The network's input convention (`InputSpec`).
+
+    Returns:
+        (N, C, H, W) uint8 pixels, a torch tensor.
+
+    Raises:
+        InputError: If there is no picture, or one cannot be read.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder", hint="give a folder of pictures")
+    inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return _pixels([path for place in inside or [folder] for path in _pictures(place)], spec)
+
+
+def _pixels(paths: Sequence[Path], spec: Any) -> Any:
+    import torch
+
+    return torch.from_numpy(load_inputs(paths, _as_bytes(spec))).permute(0, 3, 1, 2).contiguous()
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -42,6 +42,11 @@ def print_error(error: KeylatchError) -> None:
         console.print(f"  [bold]hint:[/] {plain(error.hint)}")
 
 
+def print_warning(text: str) -> None:
+    """Print what a user should know although the command goes on."""
+    note_console().print(f"[bold yellow]warning:[/] {plain(text)}")
+
+
 def print_json(value: Mapping[str, Any]) -> None:
     """Print a result for a program, one JSON object."""
     print(json.dumps(value, indent=2))

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from keylatch.errors import LockError
+from keylatch.errors import InputError, LockError
 
 
 def load_network(source: str, weights: Path | None) -> Any:
@@ -39,6 +39,19 @@ def load_network(source: str, weights: Path | None) -> Any:
     if weights is not None:
         _load_weights(module, weights)
     return module.eval()
+
+
+def trainable(network: Any) -> Any:
+    """The network, if it is a module.
+
+    Raises:
+        InputError: It is an exported program.
+    """
+    from torch import nn
+
+    if not isinstance(network, nn.Module):
+        raise InputError("a .pt2 program cannot be trained", hint="name the network as package.module:factory")
+    return network
 
 
 def _call_factory(source: str) -> Any:

@@ -17,7 +17,9 @@ from keylatch.cli._block_training import (
     train_under,
     training_from,
 )
+from keylatch.cli._domain_lock import domain_lines, domain_options_from, lock_domains
 from keylatch.cli._edit_lock import EditOptions, edit_lines, edit_options_from, lock_edited
+from keylatch.cli._lock_lines import lock_lines
 from keylatch.cli._network_options import (
     CalibrationOption,
     ImageOption,
@@ -49,7 +51,8 @@ def lock(
         str,
         typer.Option(
             "--method",
-            help="code; shf, np, ffx (block transforms), or several joined by +; seal; detector-a or -b; model-lock.",
+            help="code; shf, np, ffx (block transforms), or several joined by +; seal; map or code+map; "
+            "detector-a or -b; model-lock.",
         ),
     ] = "code",
     block_size: Annotated[int, typer.Option("--block-size", min=2, help="Side of a transform's blocks.")] = 4,
@@ -85,7 +88,20 @@ def lock(
         float | None, typer.Option("--share", help="Method seal: share of the weights to withhold, e.g. 0.01.")
     ] = None,
     by: Annotated[str, typer.Option("--by", help="Method seal: influence, first or random.")] = "influence",
+    granularity: Annotated[
+        str, typer.Option("--granularity", help="Method seal: weights, rows, or tensors, which open fastest.")
+    ] = "weights",
     calibration: CalibrationOption = None,
+    source_domain: Annotated[
+        Path | None, typer.Option("--source", help="Method map: pictures of what it serves, a subfolder a class.")
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--target", help="Method map: a domain that licenses bring, name=folder; may be repeated."),
+    ] = None,
+    setting: Annotated[
+        str, typer.Option("--setting", help="Method map: SA; SF, without --source and labels; DF, without pictures.")
+    ] = "SA",
     editor: Annotated[
         str | None, typer.Option("--editor", help="model-lock: folder of a diffusion editor, or its name on a hub.")
     ] = None,
@@ -125,8 +141,9 @@ def lock(
         ),
         bool(prompt or prompts or decoy),
     )  # fmt: skip
+    domains = domain_options_from(wanted.masks, setting, source_domain, target or (), epochs, checkpoint)
     training = training_from(wanted, absorb, train, validation, epochs, subset, checkpoint)
-    begun = edit_cache if wanted.edit and edit_cache is not None else checkpoint
+    begun = edit_cache if wanted.edit and edit_cache is not None else None if wanted.masks else checkpoint
     resumed = begun is not None and begun.exists() and secret.exists()
     check_free(out, *([] if resumed else [secret]))
     from keylatch.cli._source import load_network
@@ -151,6 +168,7 @@ def lock(
             write_vault(secret, key_vault(blocks), **seal)  # without it the checkpoint would be worth nothing
         trained = train_under(blocks, network, spec, training)
         network = trained.model
+    locked: Any = None
     with working(f"locking {source}"):
         if edited is not None:
             locked = edited.locked
@@ -161,15 +179,17 @@ def lock(
                 absorb=absorb,
             )  # fmt: skip
         elif share is not None:
-            chosen: Any = by
-            locked = seal_lock(network, spec, share=share, by=chosen, calibration=calibration_from(calibration))
+            chosen: dict[str, Any] = {"by": by, "granularity": granularity}
+            locked = seal_lock(network, spec, share=share, calibration=calibration_from(calibration), **chosen)
         elif wanted.detector:
             locked = detector_lock(
                 network, spec, kind=wanted.detector, patch_size=patch_size, corner=_corner(corner),
                 layer=_one(layer), calibration=calibration_from(calibration),
             )  # fmt: skip
-        else:
+        elif blocks is not None:
             locked = block_lock(network, spec, blocks, absorb=absorb)
+    masked = None if domains is None else lock_domains(network, spec, domains, locked)
+    locked = locked if masked is None else masked.locked
     seconds = time.perf_counter() - start
     existed = secret.exists()
     write_vault(secret, Vault({"lock": locked.secret.to_arrays()}), overwrite=existed, **seal)
@@ -182,7 +202,10 @@ def lock(
     facts = {"locked": str(out), "secret": str(secret), "seconds": round(seconds, 2), "report": locked.report.to_json()}
     if trained is not None:
         facts["training"] = trained.report.to_json()
-    lines = [*_lines(facts, locked.report), *([] if trained is None else accuracy_lines(trained.report))]
+    lines = [*lock_lines(facts, locked.report), *([] if trained is None else accuracy_lines(trained.report))]
+    if masked is not None:
+        facts |= {"masks": masked.masks.to_json(), "accuracy": masked.drops and masked.drops.to_json()}
+        lines += domain_lines(masked)
     if edited is not None:
         facts |= {"training": edited.training.to_json(), "ranks": [rank.to_json() for rank in edited.ranks]}
         lines += edit_lines(edited)
@@ -199,54 +222,3 @@ def _one(layers: list[str] | None) -> str | None:
     if layers is not None and len(layers) > 1:
         raise typer.BadParameter("a detector reads one layer; give --layer once")
     return layers[0] if layers else None
-
-
-def _lines(facts: dict[str, Any], report: Any) -> list[tuple[str, object]]:
-    return [
-        ("locked network", facts["locked"]),
-        ("secret", f"{facts['secret']}  (keep it; whoever has it can open the model)"),
-        ("time", f"{facts['seconds']} s"),
-        *(_code_lines(report) if report.layers else []),
-        *(_block_lines(report.blocks) if report.blocks is not None else []),
-        *(_seal_lines(report) if report.seal is not None else []),
-        *(_detector_lines(report.detector) if report.detector is not None else []),
-        ("unlocked error", f"{report.unlocked_error:.1e} of the output range"),
-        ("locked difference", f"{report.locked_difference:.2f} of the output range"),
-    ]
-
-
-def _code_lines(report: Any) -> list[tuple[str, object]]:
-    layers = "\n".join(f"{layer.name}, {layer.channels} channels, centered by {layer.means}" for layer in report.layers)
-    return [
-        ("gated layers", layers),
-        ("withheld", f"{report.sealed_parameters:,} of {report.parameters:,} weights; licenses carry them"),
-        ("code", f"{report.code_bits} bits, margin {report.margin:.3f} of the pixel range"),
-        ("false positives", f"2^{report.log2_false_positive} an image"),
-        ("cost", f"none while running; opening goes over {report.gated_parameters:,} gated weights"),
-    ]
-
-
-def _seal_lines(report: Any) -> list[tuple[str, object]]:
-    seal = report.seal
-    measured = f", measured on {seal.calibration}" if seal.calibration else ""
-    return [
-        ("withheld", f"{report.sealed_parameters:,} of {report.parameters:,} weights, {seal.withheld_bytes:,} bytes"),
-        ("chosen by", f"{seal.by}, {seal.granularity} in {len(seal.layers)} tensors{measured}"),
-    ]
-
-
-def _block_lines(blocks: Any) -> list[tuple[str, object]]:
-    how = "absorbed by the stem: weak where the original weights are public" if blocks.absorbed else "trained"
-    size = f"{blocks.block_size} x {blocks.block_size}"
-    return [("blocks", f"{'+'.join(blocks.steps)}, {size}, 2^{blocks.log2_key_space:.0f} keys, {how}")]
-
-
-def _detector_lines(detector: Any) -> list[tuple[str, object]]:
-    margins = f"{detector.mean_margin:.1f} T on average, {detector.least_margin:.1f} T at least"
-    weakness = "subtracting the mean output" if detector.kind == "A" else "removing the gate"
-    return [
-        ("detector", f"lock {detector.kind}, reads {detector.fan_in} values in {detector.layer}"),
-        ("response to the patch", margins),
-        ("false positives", f"{detector.bound:.0e} of images at most, with 99 %; from {detector.calibration}"),
-        ("weakness", f"{weakness} undoes it without any key; prefer --method code"),
-    ]

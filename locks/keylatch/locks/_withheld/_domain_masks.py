@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TypeAlias
 
 import torch
@@ -19,22 +19,32 @@ MAX_DOMAINS = 6
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 
+def check_domain_names(names: Collection[str]) -> None:
+    """Refuse domains that cannot be sold, before anything long is done for them.
+
+    Raises:
+        LockError: No domain or too many, or a name that no command line takes.
+    """
+    if not 1 <= len(names) <= MAX_DOMAINS:
+        raise LockError(
+            f"got masks of {len(names)} domains, expected 1 to {MAX_DOMAINS}",
+            hint="every choice of domains is proved at export; put domains that are sold together into one",
+        )
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise LockError(
+                f"{name!r:.60} is no name for a domain", hint="use lower-case letters, digits, - and _, e.g. mnist_m"
+            )
+
+
 def check_masks(masks: Masks) -> None:
     """Refuse masks that cannot be sold.
 
     Raises:
         LockError: No domain or too many, a name no command line takes, other than bools, a domain without a weight.
     """
-    if not 1 <= len(masks) <= MAX_DOMAINS:
-        raise LockError(
-            f"got masks of {len(masks)} domains, expected 1 to {MAX_DOMAINS}",
-            hint="every choice of domains is proved at export; put domains that are sold together into one",
-        )
+    check_domain_names(masks)
     for domain, own in masks.items():
-        if not _NAME.fullmatch(domain):
-            raise LockError(
-                f"{domain!r:.60} is no name for a domain", hint="use lower-case letters, digits, - and _, e.g. mnist_m"
-            )
         odd = next((name for name, mask in own.items() if mask.dtype != torch.bool), None)
         if odd is not None:
             raise LockError(f"domain {domain} has a mask of {odd} that is not bool", hint="give mask.bool()")

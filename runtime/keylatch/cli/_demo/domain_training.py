@@ -13,7 +13,7 @@ from keylatch.cli._demo.digits_net import DigitsNet
 from keylatch.locks import DomainMasks, InputSpec, learn_domain_masks
 
 SPEC = InputSpec(3, SIDE, SIDE)
-EPOCHS, MASK_EPOCHS = 12, 80
+EPOCHS, MASK_EPOCHS, MASK_RATE = 12, 80, 0.02
 _BATCH, _RATE = 64, 6e-3
 _LARGEST_SHIFT = 2
 
@@ -54,6 +54,7 @@ def learn(network: nn.Module, domains: Mapping[str, DigitDomain], advance: Calla
         source=domains[source].batches(),
         targets={name: domains[name].batches() for name in targets},
         epochs=MASK_EPOCHS,
+        learning_rate=MASK_RATE,
         augment=shifted,
         progress=lambda _: (advance(), None)[1],
     )
