@@ -87,16 +87,26 @@ def issue(subject: Subject, data: Path, work: Path) -> tuple[Issued, dict[str, A
     licenses = [Marked(mark=name, customer=f"customer {index}", licenses=(name,)) for index, name in enumerate(ids)]
     marks = Marks(fingerprint, values, licenses)
     weights = sum(values[name].size for name in marks.names)
-    spreads = {float(step / values[name].astype(np.float64).std()) for name, step in fingerprint.steps.items()}
     facts = {
         "lock_and_export_seconds": seconds,
         "marked_weights": weights,
         "license_bytes": sum(value.nbytes for value in values.values()),
         "extra_license_bytes": 0,
-        "step_share_of_spread": max(spreads),
+        "step_share_of_spread": _shares(marks),
         "output_change": exported.proof.fingerprint_change,
     }
     return Issued(target, marks, np.random.default_rng(0)), facts
+
+
+def _shares(marks: Marks) -> dict[str, float]:
+    """Steps as shares of their channels' spreads, over all marked channels."""
+    pairs = [
+        (marks.fingerprint.steps[name], marks.base(name).reshape(len(marks.base(name)), -1)) for name in marks.names
+    ]
+    steps = np.concatenate([np.broadcast_to(steps, len(channels)) for steps, channels in pairs])
+    spreads = np.concatenate([channels.std(1) for _, channels in pairs])
+    shares = steps[steps > 0] / spreads[steps > 0]
+    return {"least": float(shares.min()), "median": float(np.median(shares)), "largest": float(shares.max())}
 
 
 def leaks_of(
