@@ -17,8 +17,9 @@ def evidence(counterpart: Counterpart, base: Array, steps: Array) -> Array:
     """How each weight of a leak speaks for a step up or down.
 
     The difference in steps, clipped, divided by its mean square over the channel, or over the tensor if it has one
-    step: the product with a word is then largest against its noise (a matched filter). It depends on the leak and the
-    model only, on nobody's word.
+    step: the product with a word is then largest against its noise (a matched filter). A word alone has a mean square
+    of 1; where less is left, as in channels that pruning left two weights, which a scale and an offset fit exactly, it
+    counts as 1. All of it depends on the leak and the model only, on nobody's word.
 
     Args:
         counterpart: The leaked tensor.
@@ -34,7 +35,8 @@ def evidence(counterpart: Counterpart, base: Array, steps: Array) -> Array:
     limits = _CLIP * _medians(np.abs(channels), counted)
     clipped = np.clip(channels, -limits, limits)
     squares = (clipped**2).sum(1, keepdims=True) / np.maximum(counted.sum(1, keepdims=True), 1)
-    return np.where(squares > 0, clipped / np.where(squares > 0, squares, 1.0), 0.0).reshape(base.shape)
+    said: Array = clipped / np.maximum(squares, 1.0)
+    return said.reshape(base.shape)
 
 
 def _medians(sizes: Array, counted: Array) -> Array:
