@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,16 +87,26 @@ def issue(subject: Subject, data: Path, work: Path) -> tuple[Issued, dict[str, A
     licenses = [Marked(mark=name, customer=f"customer {index}", licenses=(name,)) for index, name in enumerate(ids)]
     marks = Marks(fingerprint, values, licenses)
     weights = sum(values[name].size for name in marks.names)
-    spreads = {float(step / values[name].astype(np.float64).std()) for name, step in fingerprint.steps.items()}
     facts = {
         "lock_and_export_seconds": seconds,
         "marked_weights": weights,
         "license_bytes": sum(value.nbytes for value in values.values()),
         "extra_license_bytes": 0,
-        "step_share_of_spread": max(spreads),
+        "step_share_of_spread": _shares(marks),
         "output_change": exported.proof.fingerprint_change,
     }
     return Issued(target, marks, np.random.default_rng(0)), facts
+
+
+def _shares(marks: Marks) -> dict[str, float]:
+    """Steps as shares of their channels' spreads, over all marked channels."""
+    pairs = [
+        (marks.fingerprint.steps[name], marks.base(name).reshape(len(marks.base(name)), -1)) for name in marks.names
+    ]
+    steps = np.concatenate([np.broadcast_to(steps, len(channels)) for steps, channels in pairs])
+    spreads = np.concatenate([channels.std(1) for _, channels in pairs])
+    shares = steps[steps > 0] / spreads[steps > 0]
+    return {"least": float(shares.min()), "median": float(np.median(shares)), "largest": float(shares.max())}
 
 
 def leaks_of(
@@ -208,20 +218,32 @@ def accuracies(issued: Issued, images: AuditImages) -> Row:
     return {"images": len(evaluation), "unmarked": percent(issued.marks.values), "marked": marked}
 
 
-def measure(subject: Subject, data: Path, work: Path, leaks: int, slow_leaks: int, count: int) -> dict[str, Any]:
-    """Everything about one network."""
+def measure(
+    subject: Subject, data: Path, work: Path, leaks: int, slow_leaks: int, count: int, save: Callable[[Row], None]
+) -> Row:
+    """Everything about one network; `save` gets what is known so far after each part, for parts take minutes."""
     issued, facts = issue(subject, data, work)
     images = subject.images(data, 0)
-    rows = []
-    for kind, found in leaks_of(issued, images, leaks, slow_leaks):
-        start = time.perf_counter()
-        rows.append({"leak": kind, **traced(issued, found)})
-        print(f"{subject.name}, {kind}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-    return {
-        "network": subject.name, "customers": CUSTOMERS, "limit": FALSE_ACCUSATION, **facts,
-        "accuracy": accuracies(issued, images), "leaks": rows, "innocents": innocents(issued, count),
-        "predictions": predicted(issued, images),
-    }  # fmt: skip
+    rows: list[Row] = []
+    found: Row = {"network": subject.name, "customers": CUSTOMERS, "limit": FALSE_ACCUSATION, **facts, "leaks": rows}
+    start = time.perf_counter()
+
+    def note(part: str) -> None:
+        save(found)
+        print(f"{subject.name}: {part} after {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+
+    for kind, made in leaks_of(issued, images, leaks, slow_leaks):
+        rows.append({"leak": kind, **traced(issued, made)})
+        note(kind)
+    parts: dict[str, Callable[[], Any]] = {
+        "accuracy": lambda: accuracies(issued, images),
+        "predictions": lambda: predicted(issued, images),
+        "innocents": lambda: innocents(issued, count),
+    }
+    for name, part in parts.items():
+        found[name] = part()
+        note(name)
+    return found
 
 
 def _rows(result: dict[str, Any]) -> Sequence[tuple[object, ...]]:
@@ -247,6 +269,10 @@ def _rows(result: dict[str, Any]) -> Sequence[tuple[object, ...]]:
     return rows
 
 
+def _save(found: Row) -> None:
+    write_results(f"tracing_{found['network']}", {"threads": THREADS, **found})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data pack")
@@ -261,16 +287,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as work:
             try:
                 result = measure(
-                    SUBJECTS[name],
-                    arguments.data,
-                    Path(work),
-                    arguments.leaks,
-                    arguments.slow_leaks,
-                    arguments.innocents,
-                )
+                    SUBJECTS[name], arguments.data, Path(work), arguments.leaks, arguments.slow_leaks,
+                    arguments.innocents, _save,
+                )  # fmt: skip
             except MissingPackFileError as error:
                 sys.exit(f"{name}: {error}")
-        write_results(f"tracing_{name}", {"threads": THREADS, **result})
         rows += _rows(result)
     print_rows(_HEADER, rows)
 

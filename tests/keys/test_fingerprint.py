@@ -33,7 +33,7 @@ VALUES = {
 
 @pytest.fixture
 def fingerprint() -> Fingerprint:
-    return Fingerprint(SEED, {"body.sealed_0": 0.25, "body.sealed_1": 0.5})
+    return Fingerprint(SEED, {"body.sealed_0": np.array([0.25, 0.0, 0.5, 0.125]), "body.sealed_1": np.array([0.5])})
 
 
 def test_words_are_what_they_were(fingerprint: Fingerprint) -> None:
@@ -57,12 +57,12 @@ def test_words_are_balanced_signs_and_differ_by_license_tensor_and_seed(fingerpr
     assert np.array_equal(word[:100], fingerprint.word("a", "body.sealed_0", 100))
 
 
-def test_marking_moves_each_weight_by_one_step_and_nothing_else(fingerprint: Fingerprint) -> None:
+def test_marking_moves_each_weight_by_its_channels_step_and_nothing_else(fingerprint: Fingerprint) -> None:
     marked = fingerprint.marked(VALUES, "a")
-    for name, step in fingerprint.steps.items():
+    for name, steps in {"body.sealed_0": [[0.25], [0.0], [0.5], [0.125]], "body.sealed_1": [0.5]}.items():
         moved = marked[name].astype(np.float64) - VALUES[name].astype(np.float64)
         word = fingerprint.word("a", name, VALUES[name].size).reshape(VALUES[name].shape)
-        assert np.allclose(moved, step * word, atol=2e-3)
+        assert np.allclose(moved, np.array(steps) * word, atol=2e-3)
         assert marked[name].dtype == VALUES[name].dtype and marked[name].shape == VALUES[name].shape
     assert marked["gate.patch"] is VALUES["gate.patch"]
 
@@ -74,11 +74,19 @@ def test_marking_refuses_other_values(fingerprint: Fingerprint, values: dict[str
     assert error.value.hint
 
 
+def test_marking_refuses_steps_for_other_channels(fingerprint: Fingerprint) -> None:
+    other = Fingerprint(SEED, {"body.sealed_0": np.ones(3)})
+    with pytest.raises(FormatError, match=r"3 steps do not fit the tensor body\.sealed_0 of shape \(4, 24\)") as error:
+        other.marked(VALUES, "a")
+    assert error.value.hint
+
+
 def test_a_vault_section_keeps_a_fingerprint(fingerprint: Fingerprint) -> None:
     section = {**VALUES, **fingerprint.to_arrays()}
     found = Fingerprint.from_arrays(section)
     assert found is not None
-    assert (found.seed, found.steps) == (fingerprint.seed, fingerprint.steps)
+    assert found.seed == fingerprint.seed and found.steps.keys() == fingerprint.steps.keys()
+    assert all(np.array_equal(found.steps[name], steps) for name, steps in fingerprint.steps.items())
     assert without_fingerprint(section).keys() == VALUES.keys()
     assert Fingerprint.from_arrays(VALUES) is None
 
@@ -89,7 +97,11 @@ def test_a_vault_section_keeps_a_fingerprint(fingerprint: Fingerprint) -> None:
         {"fingerprint.seed": np.zeros(31, dtype=np.uint8)},
         {"fingerprint.step.body.sealed_0": np.array([0.0])},
         {"fingerprint.step.body.sealed_0": np.array([np.nan])},
-        {"fingerprint.step.body.sealed_0": np.array([1.0, 2.0])},
+        {"fingerprint.step.body.sealed_0": np.array([1.0, -1.0])},
+        {"fingerprint.step.body.sealed_0": np.array([1.0, np.inf])},
+        {"fingerprint.step.body.sealed_0": np.ones((4, 1))},
+        {"fingerprint.step.body.sealed_0": np.ones(4, dtype=np.float32)},
+        {"fingerprint.step.body.sealed_0": np.ones(0)},
         {"fingerprint.other": np.array([1.0])},
     ],
 )

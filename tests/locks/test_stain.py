@@ -186,6 +186,24 @@ def test_other_activations_and_normalizations_detect_too(activation: nn.Module, 
     assert float(answers_of(stained.model, stained, layer, images()).max()) < 0
 
 
+class SpelledSiLU(nn.Module):
+    """As files without a SiLU have it; perhaps with one more reader of what enters it."""
+
+    def __init__(self, passed: float = 0.0) -> None:
+        super().__init__()
+        self.passed = passed
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        activated = values * torch.sigmoid(values)
+        return activated + self.passed * values if self.passed else activated
+
+
+def test_silu_is_recognized_where_it_is_spelled_out_and_alone() -> None:
+    for norm in (False, True):
+        assert site_names(networks.settle(lambda norm=norm: Activated(SpelledSiLU(), norm=norm))) == ["0", "2"]
+        assert site_names(networks.settle(lambda norm=norm: Activated(SpelledSiLU(0.5), norm=norm))) == ["0"]
+
+
 def test_sites_are_layers_with_an_activation_behind_them() -> None:
     assert site_names(networks.settle(networks.PaddedConvs)) == ["0", "3", "6"]
     assert site_names(networks.settle(networks.Residual)) == ["stem", "first", "third"]  # second is added to a shortcut

@@ -12,6 +12,8 @@ import networks
 from keylatch.errors import ArtifactError, InputError
 from keylatch.keys import Fingerprint
 from keylatch.trace import Marks, read_leak, trace_weights
+from keylatch.trace._alignment import Counterpart
+from keylatch.trace._residual import evidence
 
 CULPRIT = 7
 DRAWS = np.random.default_rng(0)
@@ -125,6 +127,21 @@ def test_an_innocent_scores_as_the_bound_allows(model: MarkedModel) -> None:
     assert abs(scores.mean()) < 0.05 and scores.std() == pytest.approx(1, abs=0.05)
     for score in (1.0, 2.0, 3.0):
         assert np.mean(scores >= score) <= np.exp(-(score**2) / 2)
+
+
+def test_each_channel_speaks_as_clearly_as_it_can_be_heard() -> None:
+    """A quiet one more than a noisy one; one fitted exactly, as when two weights are left of it, not at all."""
+    base, steps = np.zeros((4, 400)), np.array([[0.1], [0.001], [0.1], [0.0]])
+    word = DRAWS.choice([-1.0, 1.0], base.shape)
+    moved = steps * word
+    moved[2] = 1e-13 * DRAWS.standard_normal(400)
+    noise = DRAWS.standard_normal(base.shape) * np.array([[0.0], [0.01], [0.0], [1.0]])
+    said = evidence(Counterpart("leak", base + moved + noise, np.ones(base.shape, dtype=bool), 1.0), base, steps)
+    clear, noisy, fitted, unmarked = (said * word).sum(1)
+    assert clear == pytest.approx(400)
+    assert 0 < noisy < 40
+    assert np.abs(said[1]).max() < 0.25
+    assert abs(fitted) < 1e-6 and unmarked == 0
 
 
 def test_another_architecture_is_refused(model: MarkedModel) -> None:

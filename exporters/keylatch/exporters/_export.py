@@ -136,9 +136,7 @@ def export(
         marks, moved = {}, 0.0
         domains = domain_secrets(folder, reference, secret, values) if secret.domains else {}
         if fingerprint:
-            chosen, moved = choose_fingerprint(
-                folder, computed.spec, values, computed.withheld_names(), proof.known_answer
-            )
+            chosen, moved = choose_fingerprint(folder, reference, secret, values, proof.known_answer)
             marks = chosen.to_arrays()
         facts = _facts(name or target.name.removesuffix(".latch"), model, computed.spec, module.spec, precision)
         manifest = write_manifest(folder, facts, description, values, sealed=sealed_weights, aside=aside)

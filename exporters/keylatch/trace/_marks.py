@@ -54,6 +54,10 @@ class Marks:
         """A marked tensor without anybody's word, float64."""
         return self.values[name].astype(np.float64)
 
+    def steps(self, name: str) -> Array:
+        """By which words move a marked tensor, float64, as it broadcasts against it; 0 where they do not."""
+        return self.fingerprint.steps_of(name, self.values[name].shape)
+
     def scores(self, directions: Sequence[Mapping[str, Array]]) -> Array:
         """The products of each license's word with some directions.
 

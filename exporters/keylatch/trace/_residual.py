@@ -13,27 +13,39 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 _CLIP = 3.0  # medians: a few weights that moved far must not drown the others
 
 
-def evidence(counterpart: Counterpart, base: Array, step: float) -> Array:
+def evidence(counterpart: Counterpart, base: Array, steps: Array) -> Array:
     """How each weight of a leak speaks for a step up or down.
 
-    The difference in steps, clipped, divided by its mean square: of several tensors with steps alike, the product with
-    a word is then largest against its noise. It depends on the leak and the model only, on nobody's word.
+    The difference in steps, clipped, divided by its mean square over the channel, or over the tensor if it has one
+    step: the product with a word is then largest against its noise (a matched filter). A word alone has a mean square
+    of 1; where less is left, as in channels that pruning left two weights, which a scale and an offset fit exactly, it
+    counts as 1. All of it depends on the leak and the model only, on nobody's word.
 
     Args:
         counterpart: The leaked tensor.
         base: The model's, float64.
-        step: By which words move it.
+        steps: By which words move it, as they broadcast against base; 0 where they do not.
 
     Returns:
         Of base's shape, float64; 0 where a weight says nothing.
     """
-    moved = np.where(counterpart.kept, (counterpart.values - base) / step, 0.0)
-    sizes = np.abs(moved[counterpart.kept])
-    limit = _CLIP * float(np.median(sizes)) if sizes.size else 0.0
-    if limit <= 0:
-        return np.zeros_like(moved)
-    clipped = np.clip(moved, -limit, limit)
-    return clipped / float(np.mean(clipped[counterpart.kept] ** 2))
+    kept = counterpart.kept & (steps > 0)
+    moved = np.where(kept, (counterpart.values - base) / np.where(steps > 0, steps, 1.0), 0.0)
+    channels, counted = moved.reshape(steps.size, -1), kept.reshape(steps.size, -1)
+    limits = _CLIP * _medians(np.abs(channels), counted)
+    clipped = np.clip(channels, -limits, limits)
+    squares = (clipped**2).sum(1, keepdims=True) / np.maximum(counted.sum(1, keepdims=True), 1)
+    said: Array = clipped / np.maximum(squares, 1.0)
+    return said.reshape(base.shape)
+
+
+def _medians(sizes: Array, counted: Array) -> Array:
+    """The median of what counts in each row, (rows, 1); of an even number the lower one, of none 0."""
+    ordered = np.sort(np.where(counted, sizes, np.inf), axis=1)
+    counts = counted.sum(1)
+    middle = np.maximum(counts - 1, 0) // 2
+    medians: Array = np.where(counts > 0, ordered[np.arange(len(ordered)), middle], 0.0)
+    return medians[:, None]
 
 
 def unit(directions: dict[str, Array]) -> dict[str, Array]:

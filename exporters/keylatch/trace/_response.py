@@ -29,7 +29,7 @@ class Response:
     Attributes:
         network: The unmarked, opened network; its marked weights are parameters.
         weights: Those parameters, by gate tensor name.
-        steps: By which words move them.
+        steps: By which words move them, as they broadcast against them.
         images: (N, ...).
         view: Outputs as they are compared: without what a softmax loses.
         used: (N, K) bool, which outputs are compared.
@@ -39,7 +39,7 @@ class Response:
 
     network: OnnxNetwork
     weights: dict[str, nn.Parameter]
-    steps: dict[str, float]
+    steps: Weights
     images: torch.Tensor
     view: Callable[[torch.Tensor], torch.Tensor]
     used: torch.Tensor
@@ -130,7 +130,8 @@ def response_of(network: OnnxNetwork, marks: Marks, predictions: Array, images: 
     difference = _centered(compared.to(own), used) - _centered(view(own), used)
     labels = given[:, 0].long() if given.shape[1] == 1 else given.argmax(1)
     agreement = float((own.argmax(1) == labels).double().mean())
-    return Response(network, weights, dict(marks.fingerprint.steps), images, view, used, difference, agreement)
+    steps = {name: torch.from_numpy(marks.steps(name)).to(weight) for name, weight in weights.items()}
+    return Response(network, weights, steps, images, view, used, difference, agreement)
 
 
 def _views(

@@ -55,9 +55,8 @@ def weight_direction(leak: Mapping[str, Array], marks: Marks) -> tuple[dict[str,
             f"the leaked model is of another architecture: none of its tensors has a marked one's shape ({shapes})",
             hint="give the leak's weights, and the artifact that it may have come from",
         )
-    steps = marks.fingerprint.steps
     derived = {name: part for name, part in alike.items() if part.likeness >= LEAST_LIKENESS}
-    direction = unit({name: evidence(part, marks.base(name), steps[name]) for name, part in derived.items()})
+    direction = unit({name: evidence(part, marks.base(name), marks.steps(name)) for name, part in derived.items()})
     return direction, [_fact(name, part) for name, part in alike.items()]
 
 

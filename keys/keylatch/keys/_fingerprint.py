@@ -35,20 +35,21 @@ class Fingerprint:
 
     Attributes:
         seed: 32 bytes; whoever has them can draw every license's word.
-        steps: Gate tensor name to the step by which its weights move, in the unit of the weights, above 0.
+        steps: Gate tensor name to the steps by which its weights move, in the unit of the weights, float64: (n,), one
+            for each place along the first axis, a layer's output channels, or (1,), one for all. 0 marks nothing.
 
     Raises:
-        FormatError: A seed of another length, no step, or one that is not above 0.
+        FormatError: A seed of another length, no tensor, or steps that are below 0, not finite or all 0.
     """
 
     seed: bytes
-    steps: Mapping[str, float]
+    steps: Mapping[str, Array]
 
     def __post_init__(self) -> None:
         if len(self.seed) != SEED_BYTES:
             raise FormatError(f"a fingerprint's seed has {SEED_BYTES} bytes, got {len(self.seed)}", hint=_HINT)
-        if not self.steps or not all(0 < step < math.inf for step in self.steps.values()):
-            raise FormatError("a fingerprint has no tensor to mark, or a step that is not above 0", hint=_HINT)
+        if not self.steps or not all(map(_are_steps, self.steps.values())):
+            raise FormatError("a fingerprint has no tensor to mark, or steps that are not above 0", hint=_HINT)
 
     def __repr__(self) -> str:
         return f"Fingerprint({len(self.steps)} tensors)"
@@ -82,20 +83,36 @@ class Fingerprint:
             mark: Whose word.
 
         Raises:
-            FormatError: A tensor that is to be marked is missing, or holds no floating-point numbers.
+            FormatError: A tensor that is to be marked is missing, holds no floating-point numbers, or has another
+                number of channels.
         """
         marked = dict(values)
-        for name, step in self.steps.items():
+        for name in self.steps:
             value = values.get(name)
             if value is None or not np.issubdtype(value.dtype, np.floating):
                 raise FormatError(f"the secret values lack the tensor {name}, which is to be marked", hint=_HINT)
-            moved = value.astype(np.float64) + step * self.word(mark, name, value.size).reshape(value.shape)
-            marked[name] = moved.astype(value.dtype)
+            word = self.word(mark, name, value.size).reshape(value.shape)
+            marked[name] = (value.astype(np.float64) + self.steps_of(name, value.shape) * word).astype(value.dtype)
         return marked
+
+    def steps_of(self, name: str, shape: tuple[int, ...]) -> Array:
+        """The steps of one gate tensor, float64, as they broadcast against it.
+
+        Args:
+            name: The gate tensor's name.
+            shape: Its shape.
+
+        Raises:
+            FormatError: There are as many steps as it has no channels.
+        """
+        steps = self.steps[name]
+        if len(steps) not in (1, *shape[:1]):
+            raise FormatError(f"{len(steps)} steps do not fit the tensor {name} of shape {shape}", hint=_HINT)
+        return steps.reshape(-1, *(1 for _ in shape[1:]))
 
     def to_arrays(self) -> dict[str, Array]:
         """Named arrays for the model's section of the vault."""
-        steps = {_STEP + name: np.array([step]) for name, step in self.steps.items()}
+        steps = {_STEP + name: steps for name, steps in self.steps.items()}
         return {_SEED: np.frombuffer(self.seed, dtype=np.uint8), **steps}
 
     @classmethod
@@ -109,9 +126,9 @@ class Fingerprint:
         if not own:
             return None
         seed = own.pop(_SEED, np.zeros(0, dtype=np.uint8))
-        if any(not name.startswith(_STEP) or value.shape != (1,) for name, value in own.items()):
+        if not all(name.startswith(_STEP) for name in own):
             raise FormatError("the vault holds a malformed fingerprint", hint=_HINT)
-        return cls(seed.tobytes(), {name.removeprefix(_STEP): float(value[0]) for name, value in own.items()})
+        return cls(seed.tobytes(), {name.removeprefix(_STEP): steps for name, steps in own.items()})
 
 
 def without_fingerprint(section: Mapping[str, Array]) -> dict[str, Array]:
@@ -131,6 +148,11 @@ def log10_chance(score: float, candidates: int = 1) -> float:
         candidates: How many words were, or could have been, compared; 1 or more.
     """
     return min(0.0, (math.log(candidates) - max(score, 0.0) ** 2 / 2) / math.log(10))
+
+
+def _are_steps(steps: Array) -> bool:
+    shaped = steps.ndim == 1 and steps.dtype == np.float64
+    return shaped and bool(np.isfinite(steps).all() and (steps >= 0).all() and (steps > 0).any())
 
 
 def _encoded(*parts: str) -> tuple[bytes, ...]:

@@ -182,12 +182,24 @@ def _site(module: fx.GraphModule, node: fx.Node) -> DetectorSite | None:
 
 def _followers(node: fx.Node) -> tuple[fx.Node | None, fx.Node | None]:
     """The batch normalization and the activation behind a layer, each the only reader of the one before."""
-    norm = None
     follower = _only_user(node)
-    if follower is not None and follower.target is BATCH_NORM:
-        tokens = node.target is LINEAR and node.meta["val"].dim() != 2  # there it takes positions for channels
-        norm, follower = (None, None) if tokens else (follower, _only_user(follower))
-    return norm, follower if follower is not None and follower.target in _ACTIVATIONS else None
+    if follower is None or follower.target is not BATCH_NORM:
+        return None, _activation_of(node)
+    tokens = node.target is LINEAR and node.meta["val"].dim() != 2  # there it takes positions for channels
+    return (None, None) if tokens else (follower, _activation_of(follower))
+
+
+def _activation_of(node: fx.Node) -> fx.Node | None:
+    """The activation that is all that reads a node; files without SiLU spell it out, x sigmoid(x)."""
+    user = _only_user(node)
+    if user is not None:
+        return user if user.target in _ACTIVATIONS else None
+    gate = next((user for user in node.users if user.target is aten.sigmoid.default), None)
+    product = None if gate is None else _only_user(gate)
+    if gate is None or product is None or product.target is not aten.mul.Tensor:
+        return None
+    alone = set(node.users) == {gate, product} and set(product.all_input_nodes) == {node, gate}
+    return product if alone else None
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:

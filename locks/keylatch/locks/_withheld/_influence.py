@@ -12,7 +12,7 @@ the mean in their places; rows leave 12 %, 26 % with the mean.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import fx
@@ -38,15 +38,32 @@ def weight_influences(
         By parameter name float32 of its shape, on the CPU.
     """
     weights = {name: body.get_parameter(name) for name in names}
+    losses = {name: (weight.detach() - weight.detach().mean()).float().square() for name, weight in weights.items()}
+    derivatives = squared_derivatives(lambda: body(images), weights, draws)
+    return {name: (square * losses[name]).cpu() for name, square in derivatives.items()}
+
+
+def squared_derivatives(
+    outputs: Callable[[], tuple[torch.Tensor, ...]], weights: Mapping[str, torch.Tensor], draws: SeededDraws
+) -> dict[str, torch.Tensor]:
+    """|dy/dw|^2, summed over images and outputs, each output in units of its spread.
+
+    Args:
+        outputs: Computes them, from some images and these weights.
+        weights: By name; they require gradients.
+        draws: For the probes.
+
+    Returns:
+        By name float32 of a weight's shape.
+    """
     totals = {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in weights.items()}
     with torch.enable_grad():
         for _ in range(PROBES):
-            gradients = torch.autograd.grad(_probe(body(images), draws), list(weights.values()), allow_unused=True)
+            gradients = torch.autograd.grad(_probe(outputs(), draws), list(weights.values()), allow_unused=True)
             for name, gradient in zip(weights, gradients, strict=True):
                 if gradient is not None:
                     totals[name] += gradient.float().square()
-    losses = {name: (weight.detach() - weight.detach().mean()).float().square() for name, weight in weights.items()}
-    return {name: (total * losses[name] / PROBES).cpu() for name, total in totals.items()}
+    return {name: total / PROBES for name, total in totals.items()}
 
 
 def _probe(outputs: tuple[torch.Tensor, ...], draws: SeededDraws) -> torch.Tensor:
