@@ -110,7 +110,7 @@ def test_an_interrupted_training_goes_on_with_its_key(
     def interrupt(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    arguments = (*TRAINED, "--method", "shf", "--epochs", 12, "--checkpoint", "run.pt")
+    arguments = (*TRAINED, "--method", "shf", "--epochs", 12, "--checkpoint", "run.pt", "--hints")
     with monkeypatch.context() as patched:
         patched.setattr(training, "TrainingProgress", interrupt)  # after the first epoch's checkpoint
         assert command(*arguments).status != 0
@@ -119,6 +119,9 @@ def test_an_interrupted_training_goes_on_with_its_key(
     resumed = command(*arguments)
     assert resumed.status == 0, resumed
     assert len(json.loads(resumed.out)["training"]["history"]) == 12
+    (pictures / "keyed.pt2").unlink()
+    assert "hints" in command(*arguments[:-1]).err  # the checkpoint is of a training that had them
+    resumed = command(*arguments)
     run_with_a_license(command)
 
 
@@ -152,7 +155,8 @@ def test_what_cannot_be_locked_is_refused(
 @pytest.mark.parametrize(
     "options",
     [("--method", "shf"), ("--method", "shf", "--absorb", "--train", "train"), ("--method", "code", "--absorb"),
-     ("--method", "shf", "--train", "train")],
+     ("--method", "shf", "--train", "train"), ("--method", "code", "--hints"),
+     ("--method", "shf", "--absorb", "--hints")],
 )  # fmt: skip
 def test_options_that_do_not_go_together_are_wrong_usage(
     pictures: Path, command: Command, options: tuple[str, ...]

@@ -75,6 +75,7 @@ class Training:
         epochs: Passes over them.
         subset: Share of the training pictures.
         checkpoint: File to resume from.
+        hints: Whether the network's own feature maps are learned too.
     """
 
     train: Path
@@ -82,6 +83,7 @@ class Training:
     epochs: int
     subset: float
     checkpoint: Path | None
+    hints: bool = False
 
 
 def training_from(
@@ -92,8 +94,11 @@ def training_from(
     epochs: int,
     subset: float,
     checkpoint: Path | None,
+    hints: bool,
 ) -> Training | None:
     """Make sense of the options; None where nothing is trained."""
+    if hints and (train is None or not method.steps):
+        raise typer.BadParameter("--hints goes with --train and --method shf, np or ffx")
     if not method.steps and not method.edit:
         if absorb or train or validation or (checkpoint and not method.masks):
             raise typer.BadParameter(
@@ -109,7 +114,7 @@ def training_from(
         return None
     if train is None or validation is None:
         raise typer.BadParameter("--train wants --validation, a folder of other pictures to measure on")
-    return Training(train, validation, epochs, subset, checkpoint)
+    return Training(train, validation, epochs, subset, checkpoint, hints)
 
 
 def train_under(transform: Any, network: Any, spec: Any, wanted: Training) -> Any:
@@ -119,13 +124,14 @@ def train_under(transform: Any, network: Any, spec: Any, wanted: Training) -> An
         InputError: If the pictures cannot be read.
         LockError: If they, the network and the key do not fit together.
     """
-    from keylatch.locks import fine_tune
+    from keylatch.locks import fine_tune, hint_layers
 
     network, names = trainable(network), class_names(wanted.train)
     batches = [[read_image_folder(folder, names, spec)] for folder in (wanted.train, wanted.validation)]
     return fine_tune(
-        network, spec, transform, *batches, epochs=wanted.epochs, subset=wanted.subset, checkpoint=wanted.checkpoint
-    )
+        network, spec, transform, *batches, epochs=wanted.epochs, subset=wanted.subset, checkpoint=wanted.checkpoint,
+        hints=hint_layers(network, spec) if wanted.hints else (),
+    )  # fmt: skip
 
 
 def draw_key(method: Method, block_size: int, channels: int) -> Any:

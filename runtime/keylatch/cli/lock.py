@@ -68,6 +68,10 @@ def lock(
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="Written after each epoch; an interrupted training goes on.")
     ] = None,
+    hints: Annotated[
+        bool,
+        typer.Option("--hints", help="Learn the pre-trained network's own feature maps too: better, a third slower."),
+    ] = False,
     patch_size: Annotated[int, typer.Option("--patch-size", min=1, help="Side of the patch in pixels.")] = 16,
     code_bits: Annotated[int | None, typer.Option("--code-bits", help="Default: 256, less for small patches.")] = None,
     corner: Annotated[
@@ -142,7 +146,7 @@ def lock(
         bool(prompt or prompts or decoy),
     )  # fmt: skip
     domains = domain_options_from(wanted.masks, setting, source_domain, target or (), epochs, checkpoint)
-    training = training_from(wanted, absorb, train, validation, epochs, subset, checkpoint)
+    training = training_from(wanted, absorb, train, validation, epochs, subset, checkpoint, hints)
     begun = edit_cache if wanted.edit and edit_cache is not None else None if wanted.masks else checkpoint
     resumed = begun is not None and begun.exists() and secret.exists()
     check_free(out, *([] if resumed else [secret]))
