@@ -2,7 +2,8 @@
 
     python benchmarks/dense_keys.py [--images 500] [--epochs 12]
 
-Made images, a network that is trained from fresh weights under each key, and one fine-tuned from plain weights.
+Made images, a network that is trained from fresh weights under each key, and one fine-tuned from plain weights, by
+labels alone and with hints of its own feature maps.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from dense_scenes import LAYERS, SPEC, scenes, segmenter
-from keylatch.locks import BlockTransform, ChannelKey, TrainingProgress, fine_tune, identity_transform
+from keylatch.locks import BlockTransform, ChannelKey, TrainingProgress, fine_tune, hint_layers, identity_transform
 from measuring import THREADS, print_rows, write_results
 
 BLOCK_SIZE = 4
@@ -24,11 +25,13 @@ _BATCH = 16
 _VALIDATION = 300
 
 
-def train(start: nn.Module, method: str, images: int, epochs: int) -> tuple[nn.Module, dict[str, Any]]:
+def train(
+    start: nn.Module, method: str, images: int, epochs: int, *, hints: bool = False
+) -> tuple[nn.Module, dict[str, Any]]:
     """Train under a key; the network, and its figures."""
     tuned = fine_tune(
         start, SPEC, _key(method), [scenes(images, 0)], [scenes(_VALIDATION, 1)],
-        epochs=epochs, batch=_BATCH, progress=_nothing,
+        epochs=epochs, batch=_BATCH, hints=hint_layers(start, SPEC) if hints else (), progress=_nothing,
     )  # fmt: skip
     return tuned.model, {"method": method, **tuned.report.to_json()}
 
@@ -54,10 +57,10 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     starts: dict[str, nn.Module] = {"fresh weights": segmenter()}
     rows = []
-    for start in ("fresh weights", "plain weights"):
+    for start, hints in (("fresh weights", False), ("plain weights", False), ("plain weights", True)):
         for method in METHODS:
-            network, row = train(starts[start], method, arguments.images, arguments.epochs)
-            rows.append({"start": start, **row})
+            network, row = train(starts[start], method, arguments.images, arguments.epochs, hints=hints)
+            rows.append({"start": f"{start}, hints" if hints else start, **row})
             if (start, method) == ("fresh weights", "plain"):
                 starts["plain weights"] = network
     print_rows(
