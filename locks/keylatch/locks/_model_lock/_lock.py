@@ -6,7 +6,8 @@ import copy
 import secrets
 from dataclasses import replace
 
-from torch import nn
+import torch
+from torch import fx, nn
 
 from keylatch.errors import LockError
 from keylatch.locks._capture import capture, drop_unused
@@ -23,7 +24,7 @@ from keylatch.locks._report import EditReport, LockReport
 from keylatch.locks._sealing import find_layers
 from keylatch.locks._secret import LockSecret
 from keylatch.locks._withheld._choice import Order
-from keylatch.locks._withheld._seal import seal_weights
+from keylatch.locks._withheld._seal import Sealed, seal_weights
 
 _NETWORK = "network."  # what an `EditedNetwork` calls it
 
@@ -81,12 +82,9 @@ def model_lock(
     whole.edit.hold(key.values)
     keyed, _ = capture(whole, spec)
     reference = reference_outputs(keyed, images[:CHECK_IMAGES])
-    secret, sealed = LockSecret.of_edit(key), None
-    if sealed_share:
-        draws = SeededDraws(secrets.token_bytes(SEED_BYTES) if seed is None else seed, "sealed weights")
-        sealed = seal_weights(
-            module, keyed, sealed_share, by, "weights", images, draws, source="made images", within=_NETWORK
-        )
+    secret = LockSecret.of_edit(key)
+    sealed = _sealed(module, keyed, sealed_share, by, images, seed) if sealed_share else None
+    if sealed is not None:
         secret = replace(secret, withheld=sealed.originals)
     errors = prove(module, secret, images[:CHECK_IMAGES], reference)
     report = EditReport(
@@ -98,3 +96,10 @@ def model_lock(
     if sealed is not None:
         facts = replace(facts, sealed_parameters=sealed.withheld, seal=sealed.report)
     return Locked(module, secret, facts)
+
+
+def _sealed(
+    module: LockedModule, keyed: fx.GraphModule, share: float, by: Order, images: torch.Tensor, seed: bytes | None
+) -> Sealed:
+    draws = SeededDraws(secrets.token_bytes(SEED_BYTES) if seed is None else seed, "sealed weights")
+    return seal_weights(module, keyed, share, by, "weights", images, draws, source="made images", within=_NETWORK)
