@@ -13,14 +13,19 @@ from torch.nn import functional
 from edited_digits import BATCH, CLASSES, EPOCHS, SPEC, digits, fresh, key_of, quiet, shift, unseen
 from keylatch.audit.attacks.prompt_guessing import style_prompts
 from keylatch.locks import (
+    EditKey,
+    Locked,
     PixelEditor,
     edit_images,
     fine_tune,
     identity_transform,
+    model_lock,
     score_on,
 )
 
 _GUESS_IMAGES = 30
+_FEW = (13, 67, 135)  # 1, 5, 10 % of the training images
+_SEALED_SHARES = (0.0, 0.1, 0.5, 1.0)
 
 
 def guesses(prompt: str) -> list[str]:
@@ -37,7 +42,7 @@ def run(network: nn.Module, artist: PixelEditor, prompt: str, cache: Path) -> li
     known = _edited(network, artist, prompt, prompt, cache, seed=3)
     rows.append({"attack": "the prompt is on the list, noise of the attacker's own", "accuracy": known})
     rows.extend(_logits(network))
-    for count in (13, 67, 135):
+    for count in _FEW:
         few = (images[:count], labels[:count])
         share = f"{count} labeled images"
         rows.append({"attack": f"linear probe, {share}", "accuracy": _probe(network, few)})
@@ -47,6 +52,35 @@ def run(network: nn.Module, artist: PixelEditor, prompt: str, cache: Path) -> li
         )
         rows.append({"attack": f"training a fresh network, {share}", "accuracy": _tuned(fresh(), [few], rate=0.05)})
     return rows
+
+
+def sealed(network: nn.Module, artist: PixelEditor, key: EditKey) -> list[dict[str, Any]]:
+    """Fine-tuning on plain images of a network whose file lacks a share of the weights."""
+    (images, labels), count = digits()[0], _FEW[-1]
+    few = images[:count], labels[:count]
+    rows = []
+    for share in _SEALED_SHARES:
+        locked = model_lock(network, SPEC, artist, key, sealed_share=share, seed=bytes(32))
+        shown = _without_key(network, locked)
+        rows.append(
+            {
+                "sealed_share": share,
+                "withheld_bytes": 4 * locked.report.sealed_parameters,
+                "untouched": score_on(shown, SPEC, *digits()[1]),
+                "fine_tuned": _tuned(shown, [few]),
+                "fine_tuned_with_styles": _tuned(shown, [few], styled=True),
+            }
+        )
+    return rows
+
+
+def _without_key(network: nn.Module, locked: Locked) -> nn.Module:
+    """The network behind the edit as the file has it: stand-ins where weights are withheld."""
+    shown, module = copy.deepcopy(network), locked.module
+    values = module.withheld.read(module.body)
+    for name, part in zip(module.withheld.names(), module.withheld.parts, strict=True):
+        part.write(shown.get_parameter(part.parameter.removeprefix("network.")), values[name])
+    return shown
 
 
 def _guessed(network: nn.Module, artist: PixelEditor, prompt: str) -> tuple[str, float]:

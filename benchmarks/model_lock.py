@@ -1,9 +1,9 @@
 """ModelLock: what the key gives back, what is left without it, which prompts do, and what attacks get out of it.
 
-    python benchmarks/model_lock.py ranking|lock|attacks [--cache build/model_lock]
+    python benchmarks/model_lock.py ranking|lock|attacks|sealed|runtime|latency|segmentation [--cache build/model_lock]
 
 Handwritten digits in color (scikit-learn's), a small network, and the project's own editor, which is trained the first
-time. `lock` takes the prompt that `ranking` put first.
+time. `lock` takes the prompt that `ranking` put first. `runtime`, `latency` and `segmentation` export and license.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import torch
 from torch import nn
 
 import edited_attacks
+import edited_runtime
+import edited_scenes
 from edited_digits import (
     BATCH,
     CLASSES,
@@ -184,11 +186,41 @@ def attacks(cache: Path) -> dict[str, Any]:
     return {"prompt": prompt, "unlocked": tuned.report.unlocked, "locked": tuned.report.locked, "rows": rows}
 
 
+def sealed(cache: Path) -> dict[str, Any]:
+    """The same attacker with the most images, where weights are withheld beside the key."""
+    network, _ = original(cache)
+    prompt = best_prompt(cache)
+    tuned, artist = ours(network, prompt, cache), editor(cache, 0)
+    rows = edited_attacks.sealed(tuned.model, artist, key_of(artist, prompt))
+    print_rows(tuple(rows[0]), [tuple(_text(value) for value in row.values()) for row in rows])
+    return {"prompt": prompt, "unlocked": tuned.report.unlocked, "rows": rows}
+
+
+def runtime(cache: Path) -> dict[str, Any]:
+    """PyTorch's edit beside the runtime's, through export and license; the network by the published recipe."""
+    network, _ = original(cache)
+    prompt = best_prompt(cache)
+    artist = editor(cache, 0)
+    found = edited_runtime.exactness(locked(network, prompt, cache).model, artist, key_of(artist, prompt))
+    print(found)
+    return {"prompt": prompt, **found}
+
+
+def latency(cache: Path) -> dict[str, Any]:
+    """What an edit takes, by size and steps."""
+    return {"rows": edited_runtime.latency(editor(cache, 0))}
+
+
+def segmentation(cache: Path) -> dict[str, Any]:
+    """Mean IoU of a segmenter behind the edit, through export and license."""
+    return edited_scenes.segment(editor(cache, 0))
+
+
 def _text(value: object) -> str:
     return f"{value:.1f}" if isinstance(value, float) else str(value)
 
 
-STAGES = {"ranking": ranking, "lock": lock, "attacks": attacks}
+STAGES = {stage.__name__: stage for stage in (ranking, lock, attacks, sealed, runtime, latency, segmentation)}
 
 
 def main() -> None:

@@ -56,12 +56,13 @@ def pictures(folder: Path, editor: Path) -> Path:
 
 
 def test_a_network_is_locked_exported_licensed_and_run(pictures: Path, command: Command) -> None:
-    locked = command(*LOCK, "--prompt", "as a negative", "--decoy", "at night")
+    locked = command(*LOCK, "--prompt", "as a negative", "--decoy", "at night", "--share", "0.2")
     assert locked.status == 0, locked
     told: dict[str, Any] = json.loads(locked.out)
     assert set(told["training"]["wrong_prompt"]) == {"at night"}
     assert told["report"]["edit"]["steps"] == 1
     assert told["ranks"] == []
+    assert told["report"]["seal"]["share"] == pytest.approx(0.2, abs=0.01)
     assert list((pictures / "cache").iterdir())
     assert command("export", "edited.pt2", "--secret", "edited.secret", *SEALED, "--out", "edited.latch").status == 0
     issued = command(
@@ -109,6 +110,7 @@ def test_an_interrupted_run_goes_on_with_its_key_and_only_with_its_options(pictu
         (("--method", "code"), 2, "go together"),
         (("--editor", "nowhere/./", "--prompt", "x"), 1, "editor"),
         (("--edit-steps", "9"), 2, "--edit-steps"),
+        (("--prompt", "x", "--share", "2"), 1, "a share of 2.0"),
         (("--prompts", "missing.txt"), 1, "cannot be read"),
         (("--absorb",), 2, "model-lock wants"),
     ],

@@ -86,6 +86,19 @@ def test_a_license_makes_the_runtime_edit_as_pytorch_does(guided: Artifact, tmp_
     assert_edits_as_pytorch_does(guided, tmp_path, networks.prepare(PIXELS, SPEC).numpy())
 
 
+def test_a_license_brings_withheld_weights_beside_the_key(editor: PixelEditor, tmp_path: Path) -> None:
+    key, network = keyed(editor, settings=EditSettings(1, guided=False)), networks.settle(networks.PaddedConvs)
+    locked = model_lock(network, SPEC, editor, key, sealed_share=0.3, seed=bytes(32))
+    artifact = make_artifact(locked, tmp_path / "sealed.latch")
+    fed, expected = {"image": networks.prepare(PIXELS, SPEC).numpy()}, opened(artifact)
+    (found,) = licensed(artifact, tmp_path).run(None, fed)
+    assert np.allclose(found, expected, atol=1e-4 * np.ptp(expected))
+    edit = {name: value for name, value in artifact.gate_values.items() if name.startswith("body.edit.")}
+    (half,) = artifact.stock(edit).run(None, fed)
+    assert np.abs(half - expected).max() > 0.02 * np.ptp(expected)
+    assert len(artifact.gate_values) > len(edit)
+
+
 @pytest.mark.slow
 def test_raw_bytes_are_edited_alike(editor: PixelEditor, tmp_path: Path) -> None:
     key = keyed(editor, settings=EditSettings(1, guided=False))

@@ -29,6 +29,7 @@ from keylatch.locks._sign_gates import mean_name
 from keylatch.locks._withheld._parts import Parts
 
 _NO_PARTS = Parts()
+_EDIT = "body.edit."
 
 
 def channel_key_name(index: int) -> str:
@@ -83,7 +84,7 @@ class LockedModule(nn.Module):
             return self.detector.to_json()
         own = self.own_spec.to_json()
         if self.edit is not None:
-            return {"method": "model-lock", "input": own, "edit": self.edit.to_json()}
+            return {"method": "model-lock", "input": own, "edit": self.edit.to_json(), **self.withheld.describe()}
         method = "blocks" if self.blocks is not None else self.withheld.method or "channels"
         facts: dict[str, Any] = (
             {"method": method, "input": own} if self.description is None else self.description.to_json()
@@ -142,7 +143,7 @@ class LockedModule(nn.Module):
     def gate_names(self) -> tuple[str, ...]:
         """Names of the gate tensors, which are buffers of this module."""
         if self.edit is not None:
-            return tuple(f"body.edit.{name}" for name in self.edit.names)
+            return (*self.edit_names(), *self.withheld_names())
         blocks = () if self.blocks is None else tuple(f"blocks.{name}" for name in self.blocks.gate_names())
         channels = self.channel_names()
         patch = () if self.gate is None else ("gate.patch", "gate.mask")
@@ -154,6 +155,10 @@ class LockedModule(nn.Module):
         """Names of the gate tensors that are weights of the network: whole layers of a code lock, then parts."""
         count = 0 if self.description is None else len(self.description.sealed)
         return (*(f"body.{sealed_name(index)}" for index in range(count)), *self.withheld.names())
+
+    def edit_names(self) -> tuple[str, ...]:
+        """Names of the gate tensors that are an edit's, in the graph's order."""
+        return () if self.edit is None else tuple(f"{_EDIT}{name}" for name in self.edit.names)
 
     def channel_names(self) -> tuple[str, ...]:
         """Names of the gate tensors that permute feature maps, in the graph's order."""
@@ -171,7 +176,7 @@ class LockedModule(nn.Module):
             LockError: If the gate tensors hold secret values.
         """
         opened = self._is_opened or (self.gate is not None and bool(self.gate.mask.any()))
-        opened |= self.edit is not None and float(self.get_buffer("body.edit.blend")) != LOCKED_BLEND
+        opened |= self.edit is not None and float(self.get_buffer(f"{_EDIT}blend")) != LOCKED_BLEND
         orders = [self.get_buffer(name).cpu() for name in self.channel_names()]
         permuted = any(not torch.equal(order, torch.arange(len(order))) for order in orders)
         if opened or permuted or (self.blocks is not None and self.blocks.is_open):
@@ -186,10 +191,9 @@ class LockedModule(nn.Module):
         parts = (self._has_code_of, self._has_blocks_of, self._has_channels_of, self._has_edit_of)
         if not (all(has(secret) for has in parts) and self.withheld.fits(secret.withheld)):
             raise LockError("the secret does not fit this lock", hint="use the secret made with this locked network")
-        if secret.edit is not None:
-            held = self.gate_tensors()
-            return {name: secret.edit.values[name.removeprefix("body.edit.")].to(held[name]) for name in held}
         values: dict[str, torch.Tensor] = {}
+        if secret.edit is not None:
+            values |= {name: secret.edit.values[name.removeprefix(_EDIT)] for name in self.edit_names()}
         if self.blocks is not None and secret.blocks is not None:
             values |= {f"blocks.{name}": value for name, value in self.blocks.secret_values(secret.blocks).items()}
         if secret.channels is not None:
@@ -225,7 +229,7 @@ class LockedModule(nn.Module):
     def _has_edit_of(self, secret: LockSecret) -> bool:
         if self.edit is None or secret.edit is None:
             return self.edit is None and secret.edit is None
-        held = {name.removeprefix("body.edit."): value.shape for name, value in self.gate_tensors().items()}
+        held = {name.removeprefix(_EDIT): self.get_buffer(name).shape for name in self.edit_names()}
         return secret.edit.matches(self.edit) and {n: v.shape for n, v in secret.edit.values.items()} == held
 
     def secret_with_code(self, secret: LockSecret, code: torch.Tensor) -> LockSecret:

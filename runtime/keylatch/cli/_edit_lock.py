@@ -35,6 +35,7 @@ class EditOptions:
         image_guidance: For the image.
         blend: The edited image's share.
         cache: Folder for edited pictures.
+        share: Of the weights, to withhold beside the key.
     """
 
     editor: str
@@ -47,6 +48,7 @@ class EditOptions:
     image_guidance: float
     blend: float
     cache: Path | None
+    share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,8 @@ def lock_edited(
     """
     from keylatch.locks import edit_tune, load_editor, model_lock
 
+    if not 0 <= wanted.share <= 1:
+        raise InputError(f"a share of {wanted.share} is not between 0 and 1", hint="give e.g. 0.1, or leave it out")
     network = trainable(network)
     editor = load_editor(wanted.editor)
     names = class_names(training.train)
@@ -121,7 +125,7 @@ def lock_edited(
         wrong_share=_WRONG_SHARE,
         subset=training.subset, epochs=training.epochs, checkpoint=training.checkpoint, cache=wanted.cache,
     )  # fmt: skip
-    return EditLocked(model_lock(tuned.model, spec, editor, key), tuned.report, ranks)
+    return EditLocked(model_lock(tuned.model, spec, editor, key, sealed_share=wanted.share), tuned.report, ranks)
 
 
 def _settings(wanted: EditOptions) -> Any:

@@ -89,7 +89,7 @@ def lock(
         ),
     ] = None,
     share: Annotated[
-        float | None, typer.Option("--share", help="Method seal: share of the weights to withhold, e.g. 0.01.")
+        float | None, typer.Option("--share", help="seal, model-lock: share of the weights to withhold, e.g. 0.01.")
     ] = None,
     by: Annotated[str, typer.Option("--by", help="Method seal: influence, first or random.")] = "influence",
     granularity: Annotated[
@@ -136,12 +136,13 @@ def lock(
 ) -> None:
     """Lock a network: with a code, in seconds and without data, or with a key for its images."""
     wanted = Method.parse(method)
-    if wanted.seal != (share is not None):
-        raise typer.BadParameter("--share goes with --method seal, which wants it, e.g. --share 0.01")
+    if (share is None and wanted.seal) or (share is not None and not (wanted.seal or wanted.edit)):
+        raise typer.BadParameter("--share goes with --method seal, which wants it, e.g. --share 0.01, and model-lock")
     editing = edit_options_from(
         wanted.edit, editor,
         lambda name: EditOptions(
-            name, prompt, prompts, tuple(decoy or ()), edit_steps, strength, guidance, image_guidance, blend, edit_cache
+            name, prompt, prompts, tuple(decoy or ()), edit_steps, strength, guidance, image_guidance, blend,
+            edit_cache, share or 0.0,
         ),
         bool(prompt or prompts or decoy),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,18 @@ def test_the_key_gives_the_network_back_and_no_key_does_not(tuned: EditTuned) ->
     assert (report.images, report.wrong_images) == (120, 30 + 60)
     assert score_on(tuned.model, SPEC, *bars(40, 1)) == report.locked
     assert set(report.near_key) == {"1%", "5%", "25%"}
+
+
+def test_other_keys_of_the_editor_are_decoys_too(network: nn.Module, editor: PixelEditor) -> None:
+    key = EditKey.draw(editor, PROMPT, SPEC, settings=EditSettings(1, guided=False), seed=SEED)
+    others = (key.near(0.5, SEED), key.near(1.0, SEED))
+    options: dict[str, Any] = {"classes": 4, "epochs": 1, "device": "cpu", "progress": quiet, "edit_progress": quiet}
+    data = ([bars(120, 0)], [bars(40, 1)])
+    report = edit_tune(network, SPEC, editor, key, *data, decoy_keys=others, decoy_share=0.5, **options).report
+    assert (report.images, report.wrong_images) == (120, 6 + 60)
+    stranger = replace(key, digest="0" * 64)
+    with pytest.raises(LockError, match="the key was made with"):
+        edit_tune(network, SPEC, editor, key, *data, decoy_keys=(stranger,), **options)
 
 
 def test_a_key_of_another_editor_is_refused_before_anything_is_edited(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,39 @@ def test_another_key_or_other_images_have_other_files(tmp_path: Path, edit: Keye
     other = key_for(editor, "at night").keyed(editor)
     edit_images(other, IMAGES[:2], cache=tmp_path, progress=quiet, device="cpu")
     assert len(list(tmp_path.iterdir())) == 3
+
+
+class Meets(Edit):
+    """An edit that goes on only while another one runs."""
+
+    noise_shape, noise_scales, guided = (3, 4, 4), (1.0,), False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unconditional, self.meeting = torch.ones(1, 1, 2), threading.Barrier(2, timeout=60)
+
+    def forward(self, pixels: torch.Tensor, key: EditTensors) -> torch.Tensor:
+        self.meeting.wait()
+        return 1 - pixels
+
+
+def test_workers_edit_parts_at_the_same_time_and_in_order(tmp_path: Path) -> None:
+    told: list[int] = []
+    edit = KeyedEdit(Meets(), "digest", EditSettings())
+    found = edit_images(
+        edit, IMAGES, batch=64, workers=2, cache=tmp_path, progress=lambda done, _: told.append(done), device="cpu"
+    )
+    assert told == [64, 70]
+    with torch.no_grad():
+        blended = IMAGES.float() / 255 * (1 - edit.blend) + (1 - IMAGES.float() / 255) * edit.blend
+    assert int((found.int() - (blended * 255).round().int()).abs().max()) <= 1
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_workers_edit_as_one_does(edit: KeyedEdit, edited: torch.Tensor) -> None:
+    assert torch.equal(edit_images(edit, IMAGES, workers=3, progress=quiet, device="cpu"), edited)
+    with pytest.raises(LockError, match="0 workers"):
+        edit_images(edit, IMAGES, workers=0, progress=quiet)
 
 
 class Greedy(Edit):

@@ -91,6 +91,7 @@ def edit_tune(
     *,
     classes: int,
     decoy_prompts: Sequence[str] = (),
+    decoy_keys: Sequence[EditKey] = (),
     decoy_editors: Sequence[Editor] = (),
     decoy_share: float = DECOY_SHARE,
     wrong_share: float = WRONG_SHARE,
@@ -102,6 +103,7 @@ def edit_tune(
     cache: str | PathLike[str] | None = None,
     checkpoint: str | PathLike[str] | None = None,
     edit_batch: int = EDIT_BATCH,
+    edit_workers: int = 1,
     device: str | torch.device | None = None,
     seed: int = 0,
     progress: Callable[[TrainingProgress], None] | None = None,
@@ -121,6 +123,8 @@ def edit_tune(
         classes: How many there are.
         decoy_prompts: Other prompts, whose edits get wrong labels; if there are any, the edit by the locked defaults
             joins them. The trained network is measured on them too: keep some prompts back to measure guessing.
+        decoy_keys: Other keys for this editor, whose edits get wrong labels, such as `EditKey.near` gives: what a
+            prompt that nobody listed, other noise, or another editor makes of an image.
         decoy_editors: Other editors of this kind, whose edits under the very key get wrong labels, such as
             `varied_editor` makes.
         decoy_share: Decoys as a share of the training images, over all of these edits.
@@ -133,6 +137,7 @@ def edit_tune(
         cache: A folder for edited images; an interrupted editing goes on there.
         checkpoint: A file; an interrupted training goes on there.
         edit_batch: Images edited together.
+        edit_workers: Parts of the images edited at a time, as for `edit_images`.
         device: Where to edit and train.
         seed: Of all draws but the key's.
         progress: Of the training.
@@ -142,14 +147,17 @@ def edit_tune(
         LockError: If the key was made with another editor, or something does not fit.
         OutputError: If cache or checkpoint cannot be written.
     """
-    key.require(editor)
+    for each in (key, *decoy_keys):
+        each.require(editor)
     everything = read_images(train, spec, name="training")
     held_back = read_images(validation, spec, name="validation")
-    _require_decoys(decoy_share, [*decoy_prompts, *decoy_editors])
+    _require_decoys(decoy_share, [*decoy_prompts, *decoy_keys, *decoy_editors])
     data = draw_subset(everything, subset, generator_for(seed, "edited subset"))
 
     def edited_by(edit: KeyedEdit, images: torch.Tensor) -> torch.Tensor:
-        return edit_images(edit, images, cache=cache, batch=edit_batch, device=device, progress=edit_progress)
+        return edit_images(
+            edit, images, cache=cache, batch=edit_batch, workers=edit_workers, device=device, progress=edit_progress
+        )
 
     def edited(with_key: EditKey, images: torch.Tensor) -> torch.Tensor:
         return edited_by(with_key.keyed(editor), images)
@@ -157,6 +165,7 @@ def edit_tune(
     by_default = KeyedEdit(editor.edit(spec.height, spec.width, key.settings), editor.digest, key.settings).eval()
     wrong = {prompt: key.with_prompt(editor, prompt) for prompt in decoy_prompts}
     edits = [*(guess.keyed(editor) for guess in wrong.values()), *([by_default] if wrong else [])]
+    edits += [other.keyed(editor) for other in decoy_keys]
     edits += [key.keyed_anyway(other) for other in decoy_editors]
     decoys = _decoys(edits, data, decoy_share, seed, edited_by)
     union = locked_union(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -30,6 +31,7 @@ def edit_images(
     *,
     cache: str | PathLike[str] | None = None,
     batch: int = EDIT_BATCH,
+    workers: int = 1,
     device: str | torch.device | None = None,
     progress: EditProgress | None = None,
 ) -> torch.Tensor:
@@ -41,6 +43,7 @@ def edit_images(
         cache: A folder for finished parts, made if it is not there. A run that was interrupted goes on after the last
             whole part. The edited images tell right guesses at the prompt from wrong ones: keep it beside the vault.
         batch: Images edited together.
+        workers: Parts edited at a time, by threads: for many cores, which one small batch does not keep busy.
         device: Where to edit; default the GPU if there is one.
         progress: Told the images done and all of them; default: a bar on a terminal.
 
@@ -51,28 +54,45 @@ def edit_images(
         LockError: If the images have another shape, or memory does not suffice for a batch.
         OutputError: If the cache cannot be written.
     """
-    if images.dim() != 4 or images.shape[1] != 3 or batch < 1:
+    if images.dim() != 4 or images.shape[1] != 3 or min(batch, workers) < 1:
         raise LockError(
-            f"got images of shape {tuple(images.shape)} and a batch of {batch}, expected (N, 3, H, W) and 1 or more",
+            f"got images of shape {tuple(images.shape)}, a batch of {batch} and {workers} workers, "
+            "expected (N, 3, H, W) and 1 or more",
             hint="an editor takes color images, channels first",
         )
     folder = None if cache is None else _folder(Path(cache))
     name = _run_name(edit, images) if folder is not None else ""
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     edit = edit.to(target)
+
+    def finished(start: int) -> torch.Tensor:
+        whole = images[start : start + _FILE_IMAGES]
+        place = None if folder is None else folder / f"{name}-{start:08d}.npy"
+        part = None if place is None else _read(place, tuple(whole.shape))
+        if part is None:
+            part = _edited(edit, whole, batch, target)
+            if place is not None:
+                _write(place, part)
+        return part
+
     parts: list[torch.Tensor] = []
     with _shown(progress, len(images)) as tell:
-        for start in range(0, len(images), _FILE_IMAGES):
-            whole = images[start : start + _FILE_IMAGES]
-            place = None if folder is None else folder / f"{name}-{start:08d}.npy"
-            part = None if place is None else _read(place, tuple(whole.shape))
-            if part is None:
-                part = _edited(edit, whole, batch, target)
-                if place is not None:
-                    _write(place, part)
+        for part in _in_order(finished, range(0, len(images), _FILE_IMAGES), workers):
             parts.append(part)
-            tell(min(start + _FILE_IMAGES, len(images)), len(images))
+            tell(min(len(parts) * _FILE_IMAGES, len(images)), len(images))
     return torch.cat(parts) if parts else torch.zeros((0, *images.shape[1:]), dtype=torch.uint8)
+
+
+def _in_order(make: Callable[[int], torch.Tensor], starts: Iterable[int], workers: int) -> Iterator[torch.Tensor]:
+    """What is made of each start, some at a time; after an error or an interruption no further one is begun."""
+    if workers == 1:
+        yield from map(make, starts)
+        return
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield from pool.map(make, starts)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ so how far fine-tuning repairs it is a matter of measurement (docs/results.md).
 from __future__ import annotations
 
 import secrets
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import fx, nn
@@ -72,29 +72,82 @@ def seal_lock(
     images = images_for(spec, calibration).to(device_of(graph))[:IMAGES]
     reference = reference_outputs(graph, images[:CHECK_IMAGES])
     draws = SeededDraws(secrets.token_bytes(SEED_BYTES) if seed is None else seed, "sealed weights")
-    parts, total = _choose(graph, share, by, granularity, images, draws)
+    source = "made images" if calibration is None else "calibration images"
+    multiply_adds = multiply_adds_of(graph)
+    module = LockedModule(spec, drop_unused(graph), outputs)
+    sealed = seal_weights(
+        module, graph, share, by, granularity, images, draws, source=source, limit_bytes=limit_bytes
+    )  # fmt: skip
+    module.requires_grad_(True)
+    secret = LockSecret.of_parts(sealed.originals)
+    errors = prove(module, secret, images[:CHECK_IMAGES], reference)
+    report = LockReport((), 0, 0.0, multiply_adds, *errors, sealed.weights, sealed.withheld)
+    return Locked(module, secret, replace(report, seal=sealed.report))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Sealed:
+    """Weights that were taken out of a network.
+
+    Attributes:
+        originals: They, float32, in the order of the parts; secret.
+        report: How they were chosen.
+        weights: How many there were to choose from.
+        withheld: How many were taken.
+    """
+
+    originals: tuple[torch.Tensor, ...]
+    report: SealReport
+    weights: int
+    withheld: int
+
+
+def seal_weights(
+    module: LockedModule,
+    graph: fx.GraphModule,
+    share: float,
+    by: Order,
+    granularity: Granularity,
+    images: torch.Tensor,
+    draws: SeededDraws,
+    *,
+    source: str,
+    within: str = "",
+    limit_bytes: int | None = None,
+) -> Sealed:
+    """Take weights out of a locked module that withholds none yet, in place, and put stand-ins there.
+
+    Args:
+        module: The locked module.
+        graph: Its network, open, `(image) -> tuple of tensors`, with parameters of the same names.
+        share: As for `seal_lock`.
+        by: The same.
+        granularity: The same.
+        images: To measure influence on.
+        draws: For the stand-ins and a random choice.
+        source: Where the images come from, for the report.
+        within: What the names of the parameters to choose from begin with.
+        limit_bytes: As for `seal_lock`.
+
+    Raises:
+        LockError: If there is nothing to withhold, or it is more than the limit.
+    """
+    parts, total = _choose(graph, share, by, granularity, images, draws, within)
     withheld = sum(part.weights for part in parts)
     if limit_bytes is not None and withheld * _BYTES > limit_bytes:
         raise LockError(
             f"a share of {share} withholds {withheld * _BYTES:,} bytes, expected at most {limit_bytes:,}",
             hint="give a smaller share, or no limit: values that are too large for licenses go into a side file",
         )
-    multiply_adds = multiply_adds_of(graph)
-    module = LockedModule(spec, drop_unused(graph), outputs, withheld=Parts("seal", parts))
-    module.requires_grad_(True)
-    named = dict(zip(module.withheld.names(), parts, strict=True))
+    module.withheld = Parts("seal", parts)
+    named = zip(module.withheld.names(), parts, strict=True)
     originals = tuple(value.float().cpu() for value in module.withheld.read(module.body).values())
-    stand_ins = {
-        name: plausible(part, module.body.get_parameter(part.parameter), draws) for name, part in named.items()
-    }
+    stand_ins = {name: plausible(part, module.body.get_parameter(part.parameter), draws) for name, part in named}
     module.withheld.write(module.body, stand_ins)
-    secret = LockSecret.of_parts(originals)
-    errors = prove(module, secret, images[:CHECK_IMAGES], reference)
-    source = "" if by != "influence" or share == 1 else "made images" if calibration is None else "calibration images"
+    measured = source if by == "influence" and share < 1 else ""
     layers = tuple(part.parameter for part in parts)
-    facts = SealReport(by, granularity, withheld / total, withheld * _BYTES, layers, source)
-    report = LockReport((), 0, 0.0, multiply_adds, *errors, total, withheld)
-    return Locked(module, secret, replace(report, seal=facts))
+    facts = SealReport(by, granularity, withheld / total, withheld * _BYTES, layers, measured)
+    return Sealed(originals, facts, total, withheld)
 
 
 def _check_choice(by: str, granularity: str) -> None:
@@ -111,9 +164,10 @@ def _choose(
     granularity: Granularity,
     images: torch.Tensor,
     draws: SeededDraws,
+    within: str,
 ) -> tuple[tuple[Part, ...], int]:
     """The parts to withhold, and how many weights there are to choose from."""
-    layers = find_layers(graph)
+    layers = [layer for layer in find_layers(graph) if layer.name.startswith(within)]
     if not layers:
         raise LockError(
             "the network has no convolution or linear layer of its own to withhold",

@@ -1,0 +1,70 @@
+"""ModelLock for segmentation: made scenes, a small segmenter, masks that stay with the edited images."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dense_scenes import CLASSES, SPEC, scenes, segmenter
+from edited_digits import key_of, quiet, unseen
+from edited_runtime import installed, opened, shut
+from keylatch.locks import (
+    STYLE_PROMPTS,
+    PixelEditor,
+    edit_tune,
+    fine_tune,
+    identity_transform,
+    model_lock,
+    no_augment,
+    score_on,
+)
+
+_TRAIN, _TEST = (500, 0), (300, 1)  # images and seed of `scenes`
+_EPOCHS, _BATCH = 12, 16
+PROMPT = "as a negative"
+OURS: dict[str, Any] = {"wrong_share": 0.15, "decoy_prompts": STYLE_PROMPTS[:3]}  # the default edit joins them
+
+
+def segment(artist: PixelEditor) -> dict[str, Any]:
+    """Mean IoU by the published recipe and by ours, beside plain fine-tuning on the same budget."""
+    network = _plain(segmenter())
+    plain = score_on(_plain(network), SPEC, *scenes(*_TEST))
+    rows = [
+        {"recipe": name, **_measured(network, artist, options)} for name, options in (("published", {}), ("ours", OURS))
+    ]
+    return {
+        "prompt": PROMPT,
+        "epochs": _EPOCHS,
+        "original": score_on(network, SPEC, *scenes(*_TEST)),
+        "plain_fine_tune": plain,
+        "rows": rows,
+    }
+
+
+def _plain(network: nn.Module) -> nn.Module:
+    return fine_tune(
+        network, SPEC, identity_transform(2, 3), [scenes(*_TRAIN)], [scenes(*_TEST)], epochs=_EPOCHS, batch=_BATCH,
+        progress=quiet, device="cpu",
+    ).model  # fmt: skip
+
+
+def _measured(network: nn.Module, artist: PixelEditor, options: dict[str, Any]) -> dict[str, Any]:
+    """Train under a key, then measure what is exported and licensed."""
+    test = scenes(*_TEST)
+    key = key_of(artist, PROMPT, SPEC)
+    tuned = edit_tune(
+        network, SPEC, artist, key, [scenes(*_TRAIN)], [test], classes=CLASSES, epochs=_EPOCHS, batch=_BATCH,
+        augment=no_augment, progress=quiet, edit_progress=unseen, device="cpu", **options,
+    )  # fmt: skip
+    locked = model_lock(tuned.model, SPEC, artist, key)
+    with tempfile.TemporaryDirectory() as folder:
+        place = installed(Path(folder) / "segmenter", tuned.model, SPEC, locked)
+        runtime = {
+            "licensed": score_on(opened(place), SPEC, *test),
+            "without_license": score_on(shut(place), SPEC, *test),
+        }
+    print({**runtime, **tuned.report.to_json()}, flush=True)
+    return {**options, **runtime, **tuned.report.to_json()}
