@@ -119,7 +119,7 @@ def test_signs_are_followed_both_ways_around(centered, digits):
     """A variance is the same for inverted signs: the next layer and the predictions tell which are right."""
     chain = next(each for each in CHAINS if each.statistic == "both" and each.centered)
     generator = torch.Generator().manual_seed(0)
-    case = Case(centered.target, Variant(Given()), digits.images[:200], digits.labels[:0], 10, generator, Clock())
+    case = Case(centered.target, Variant(Given()), digits.images[:400], digits.labels[:0], 10, generator, Clock())
     recovered = recover(case, chain)
     assert min(shares_right(recovered, centered)) > 0.7
     assert measured(recovered.network, digits) > 70

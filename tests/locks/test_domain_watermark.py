@@ -14,7 +14,7 @@ MARK = Watermark(bytes(range(32)))
 
 def test_the_shipped_network_fails_on_the_owner_s_watermark_and_on_no_other() -> None:
     source, targets = MARK.domains(red())
-    learned = learn(source=source, targets=targets, epochs=6)
+    learned = learn(source=source, targets=targets, epochs=12)
     shipped = masked_model(trained(), learned.masks)
     verdict = verify_watermark(shipped, SPEC, MARK, domain("red", 200, 20), others=19)
     assert verdict.clean > 85 and verdict.marked < 50

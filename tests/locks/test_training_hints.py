@@ -54,7 +54,6 @@ def test_looking_for_layers_leaves_the_network_as_it_was() -> None:
 def test_the_distance_is_none_for_the_teacher_itself_and_one_variance_for_its_mean() -> None:
     teacher, shown = network(Stages).eval(), pixels(1)
     hints = take_hints(teacher, ["late"], SPEC)
-    assert hints is not None
     with hints.watching(teacher):
         teacher(network_input(shown, PLAIN, SPEC))
     assert float(hints.distance(shown)) == 0
@@ -75,7 +74,6 @@ def test_trained_with_hints_the_feature_maps_come_nearer_to_the_plain_ones() -> 
     model = network(Stages)
     layers = hint_layers(model, SPEC)
     hints = take_hints(network(Stages), layers, SPEC)
-    assert hints is not None
     distances = []
     for chosen in ((), layers):
         tuned = tune(model, epochs=6, learning_rate=0.01, hints=chosen).model

@@ -36,6 +36,7 @@ LARGEST_CHANGE = 0.01  # of the output range, on the images of the proof
 _LARGEST_SHARE = 2**-6
 _FIRST_MOVE = 2**-3  # how far a word moves outputs to first order, in units of their spread
 _ROUNDS, _TRIALS = 8, 3  # steps that are tried, words for each
+_HALVINGS = 20
 
 
 def choose_fingerprint(
@@ -63,20 +64,20 @@ def choose_fingerprint(
     marked = _markable(module, values)
     sensitivities = channel_sensitivities(module, secret, marked)
     seed, change, move = secrets.token_bytes(SEED_BYTES), math.inf, _FIRST_MOVE
+    least = _readable_move(marked, sensitivities)
     spec, images = module.spec, test_images(module.spec)
     unmarked = run_all(open_stock(folder, values), images)
-    for _ in range(_ROUNDS):
+    for _ in range(_ROUNDS if least <= _FIRST_MOVE else 0):
         fingerprint = Fingerprint(seed, _steps(marked, sensitivities, move))
-        score = _score_in_bytes(fingerprint, marked)
-        if score < LEAST_SCORE:
-            break
         change = max(
             _change(folder, spec, fingerprint.marked(values, f"trial {trial}"), images, unmarked, known_answer)
             for trial in range(_TRIALS)
         )
         if change <= LARGEST_CHANGE:
             return fingerprint, change
-        move *= max(0.9 * LARGEST_CHANGE / change, 1 / 8)
+        if move <= least:
+            seed = secrets.token_bytes(SEED_BYTES)  # other words; a small network does not answer all alike
+        move = max(move * max(0.9 * LARGEST_CHANGE / change, 1 / 8), least)
     raise ExportError(
         "licenses cannot be marked: a word that can still be read after rounding to bytes changes outputs by "
         f"{change:.1e} of their range, expected at most {LARGEST_CHANGE}",
@@ -113,6 +114,16 @@ def _steps(marked: Mapping[str, Array], sensitivities: Mapping[str, Array], move
         name: np.minimum(_LARGEST_SHARE * _spreads(value), share / np.sqrt(np.maximum(sensitivities[name], 1e-300)))
         for name, value in marked.items()
     }
+
+
+def _readable_move(marked: Mapping[str, Array], sensitivities: Mapping[str, Array]) -> float:
+    """The least move at which a word can still be read after rounding to bytes; infinite if the first is too small."""
+    low, high = 0.0, 2 * _FIRST_MOVE
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        fingerprint = Fingerprint(bytes(SEED_BYTES), _steps(marked, sensitivities, middle))
+        low, high = (low, middle) if _score_in_bytes(fingerprint, marked) >= LEAST_SCORE else (middle, high)
+    return high if high <= _FIRST_MOVE else math.inf
 
 
 def _score_in_bytes(fingerprint: Fingerprint, marked: Mapping[str, Array]) -> float:

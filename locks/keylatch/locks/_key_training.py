@@ -125,7 +125,7 @@ def fine_tune(
     settings = TrainingSettings(
         epochs, batch, learning_rate, changed, tuple(hints), target, precision, patience, seed, subset
     )
-    teacher = take_hints(_copied(model, target), hints, spec)
+    teacher = take_hints(_copied(model, target), hints, spec) if hints else None
     state = start(network, settings)
     run = {} if path is None else settings.describe(model, key, spec, everything, held_back)
     if path is not None:

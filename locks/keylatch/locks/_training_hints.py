@@ -94,14 +94,12 @@ def hint_layers(network: nn.Module, spec: InputSpec) -> tuple[str, ...]:
     return tuple(last.values())
 
 
-def take_hints(teacher: nn.Module, layers: Sequence[str], spec: InputSpec) -> Hints | None:
-    """Hints of some layers; None for none.
+def take_hints(teacher: nn.Module, layers: Sequence[str], spec: InputSpec) -> Hints:
+    """Hints of some layers.
 
     Raises:
         LockError: If the teacher has not these layers, or one gives no feature maps.
     """
-    if not layers:
-        return None
     names = dict(teacher.named_modules())
     for layer in layers:
         if layer not in names:

@@ -20,7 +20,7 @@ from keylatch.keys._ledger import KnownDevice, LicensedModel, LicenseTerms, issu
 from keylatch.keys._token import read_claims_unverified
 
 VALUES = {**SECRET_VALUES, "body.sealed_0": np.zeros(64, dtype=np.float32)}
-FINGERPRINT = Fingerprint(bytes(range(32)), {"body.sealed_0": 1.0})
+FINGERPRINT = Fingerprint(bytes(range(32)), {"body.sealed_0": np.ones(1)})
 
 
 def word_in(book: LedgerWorld, license: License) -> Any:
