@@ -16,12 +16,9 @@ from torch import nn
 
 import config_networks
 from keylatch.exporters import Precision, export, export_plain
-from keylatch.keys import FileDeviceKey, FileIssuerKey, current_time, issue_license, write_license
 from keylatch.locks import InputSpec, Locked, code_lock
-from keylatch.runtime import values_to_license
+from licensing import credentials_in, license_to_device
 from measuring import THREADS
-
-_LICENSE_SECONDS = 30 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,19 +120,7 @@ def install_locked(place: Path, locked: Locked, form: Form) -> None:
         uint8_input=form.uint8_input,
         sealed_weights=form.sealed_weights,
     )
-    issuer, device = FileIssuerKey.generate(), FileDeviceKey.generate(place / "device.key")
-    issuer.public.save(place / "issuer.pub")
-    now = current_time()
-    license = issue_license(
-        issuer=issuer,
-        devices=[device.public],
-        model_id=exported.model_id,
-        secret_values=values_to_license(exported.secret_values),
-        customer="benchmark",
-        not_before=now,
-        expires_at=now + _LICENSE_SECONDS,
-    )
-    write_license(place / "model.license", license)
+    license_to_device(exported, place)
 
 
 def _export_plain(network: nn.Module, spec: InputSpec, place: Path, precision: Precision) -> None:
@@ -146,12 +131,7 @@ def _export_plain(network: nn.Module, spec: InputSpec, place: Path, precision: P
 
 
 def _found(place: Path, name: str, spec: InputSpec, form: Form, plain: Path) -> Installation:
-    credentials = {
-        "license": place / "model.license",
-        "key": f"file:{place / 'device.key'}",
-        "trust": place / "issuer.pub",
-    }
-    return Installation(name, spec, form, place / "model.latch", plain / "model.onnx", credentials)
+    return Installation(name, spec, form, place / "model.latch", plain / "model.onnx", credentials_in(place))
 
 
 def custom(place: Path, name: str, network: nn.Module, spec: InputSpec, locked: Locked) -> Installation:

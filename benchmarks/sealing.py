@@ -28,10 +28,10 @@ from torch import nn
 from data_pack import NETWORKS, NetworkSpec, top1
 from data_pack.networks import skipped
 from data_pack.top1 import model_input
-from keylatch.exporters import Exported, export, export_plain
-from keylatch.keys import FileDeviceKey, FileIssuerKey, current_time, issue_license, write_license
+from keylatch.exporters import export, export_plain
 from keylatch.locks import InputSpec, Locked, seal_lock
-from keylatch.runtime import InferenceSession, values_to_license
+from keylatch.runtime import InferenceSession
+from licensing import license_to_device
 from measuring import RESULTS, print_rows, write_results
 from pairs import compare_for, figures
 from strength.sealed_recovery import recovery
@@ -89,7 +89,7 @@ def opening(entry: NetworkSpec, network: nn.Module, share: float, settings: argp
     folder.mkdir(parents=True)
     locked = seal_lock(network, spec, share=share, granularity=settings.granularity, seed=bytes(32))
     exported = export(locked.module, locked.secret, folder / "net.latch", report=locked.report)
-    plain_path, credentials = export_plain(network, spec, folder / "plain"), _license(exported, folder)
+    plain_path, credentials = export_plain(network, spec, folder / "plain"), license_to_device(exported, folder)
 
     def plain() -> Any:
         return onnxruntime.InferenceSession(str(plain_path), _options(), providers=CPU)
@@ -126,26 +126,6 @@ def _options() -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     return options
-
-
-def _license(exported: Exported, folder: Path) -> dict[str, Any]:
-    issuer, device = FileIssuerKey.generate(), FileDeviceKey.generate(folder / "device.key")
-    issuer.public.save(folder / "issuer.pub")
-    license = issue_license(
-        issuer=issuer,
-        devices=[device.public],
-        model_id=exported.model_id,
-        secret_values=values_to_license(exported.secret_values),
-        customer="benchmark",
-        not_before=current_time(),
-        expires_at=current_time() + 10**6,
-    )
-    write_license(folder / "net.license", license)
-    return {
-        "license": str(folder / "net.license"),
-        "key": f"file:{folder / 'device.key'}",
-        "trust": str(folder / "issuer.pub"),
-    }
 
 
 def _settings() -> argparse.Namespace:

@@ -13,11 +13,9 @@ import onnxruntime
 from authorization.cells import SPEC, Bench, say
 from authorization.digits import Labeled
 from keylatch.exporters import Exported, export, export_plain
-from keylatch.keys import FileDeviceKey, FileIssuerKey, current_time, issue_license, write_license
 from keylatch.locks import domain_lock
-from keylatch.runtime import InferenceSession, values_to_license
-
-_DAY_SECONDS = 86_400
+from keylatch.runtime import InferenceSession
+from licensing import license_to_device
 
 
 def exported_cell(bench: Bench, source: str, target: str, folder: Path) -> Exported:
@@ -45,7 +43,7 @@ def _measure(bench: Bench, source: str, target: str, folder: Path) -> dict[str, 
     sessions = {
         "original": onnxruntime.InferenceSession(str(plain), options, providers=["CPUExecutionProvider"]),
         "without license": InferenceSession.locked(exported.path, options),
-        "with license": _opened(exported, target, folder, options),
+        "with license": InferenceSession(exported.path, options, **license_to_device(exported, folder, [target])),
     }
     tests = {role: bench.domains[name].test for role, name in (("source", source), ("target", target))}
     outputs = {
@@ -55,37 +53,13 @@ def _measure(bench: Bench, source: str, target: str, folder: Path) -> dict[str, 
     return {
         "source": source,
         "target": target,
-        "license_bytes": (folder / "target.license").stat().st_size,
+        "license_bytes": (folder / "model.license").stat().st_size,
         "equal_target_outputs": bool(np.array_equal(original, opened)),
         "largest_difference": float(np.abs(original - opened).max() / np.ptp(original)),
         "accuracy": {
             name: {role: _accuracy(found[role], tests[role]) for role in tests} for name, found in outputs.items()
         },
     }
-
-
-def _opened(exported: Exported, target: str, folder: Path, options: Any) -> InferenceSession:
-    issuer, device = FileIssuerKey.generate(), FileDeviceKey.generate(folder / "device.key")
-    issuer.public.save(folder / "issuer.pub")
-    now = current_time()
-    license = issue_license(
-        issuer=issuer,
-        devices=[device.public],
-        model_id=exported.model_id,
-        secret_values=values_to_license(exported.secret_values, [target]),
-        customer="benchmark",
-        not_before=now,
-        expires_at=now + _DAY_SECONDS,
-        domains=[target],
-    )
-    write_license(folder / "target.license", license)
-    return InferenceSession(
-        exported.path,
-        options,
-        license=folder / "target.license",
-        key=f"file:{folder / 'device.key'}",
-        trust=folder / "issuer.pub",
-    )
 
 
 def _outputs(session: Any, images: Labeled) -> Any:

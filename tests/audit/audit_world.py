@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+import networks
 from keylatch.audit import (
     AuditImages,
     Case,
@@ -20,12 +22,17 @@ from keylatch.audit import (
     Scene,
     Target,
     Variant,
+    load_target,
+    owner_from_vault,
 )  # fmt: skip
 from keylatch.audit._cells import CellStore
 from keylatch.audit._clock import Clock
 from keylatch.audit._plan import Cell, plan_cells
 from keylatch.audit._runner import Runner
 from keylatch.audit._timetable import Timetable
+from keylatch.exporters import export, export_plain
+from keylatch.keys import FileIssuerKey, Vault, write_vault
+from keylatch.locks import Locked
 
 NOTHING = Variant(Given())
 
@@ -37,6 +44,20 @@ class Shipped:
     folder: Path
     target: Target
     owner: Owner
+
+
+def ship(locked: Locked, digits: networks.Digits, folder: Path) -> Shipped:
+    """Export a locked network of the digits into a folder, with all that `keylatch audit` can be given."""
+    exported = export(locked.module, locked.secret, folder / "digits.latch", report=locked.report)
+    export_plain(digits.network, networks.SPEC, folder / "plain")
+    issuer = FileIssuerKey.generate()
+    issuer.save(folder / "issuer.key")
+    vault = Vault({"lock": locked.secret.to_arrays(), exported.model_id: dict(exported.secret_values)})
+    write_vault(folder / "digits.secret", vault, issuer=issuer)
+    np.save(folder / "images.npy", digits.images.numpy())
+    np.save(folder / "labels.npy", digits.labels.numpy())
+    target = load_target(exported.path)
+    return Shipped(folder, target, owner_from_vault(vault, target))
 
 
 class FakeTime:

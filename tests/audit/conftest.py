@@ -8,14 +8,11 @@ from pathlib import Path
 
 import audit_command
 import audit_world
-import numpy as np
 import pytest
 from audit_world import Shipped
 
 import networks
-from keylatch.audit import _clock, load_target, owner_from_vault
-from keylatch.exporters import export, export_plain
-from keylatch.keys import FileIssuerKey, Vault, write_vault
+from keylatch.audit import _clock
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,16 +27,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Shipped:
     digits = networks.trained_digits()
     # A code of 64 bits, what a patch this small has by default, would be a break in itself.
     locked = networks.lock(digits.network, layers=["6", "9", "14"], code_bits=160)
-    exported = export(locked.module, locked.secret, folder / "digits.latch", report=locked.report)
-    export_plain(digits.network, networks.SPEC, folder / "plain")
-    issuer = FileIssuerKey.generate()
-    issuer.save(folder / "issuer.key")
-    vault = Vault({"lock": locked.secret.to_arrays(), exported.model_id: dict(exported.secret_values)})
-    write_vault(folder / "digits.secret", vault, issuer=issuer)
-    np.save(folder / "images.npy", digits.images.numpy())
-    np.save(folder / "labels.npy", digits.labels.numpy())
-    target = load_target(exported.path)
-    return Shipped(folder, target, owner_from_vault(vault, target))
+    return audit_world.ship(locked, digits, folder)
 
 
 @pytest.fixture

@@ -80,8 +80,6 @@ def test_the_key_follows_the_images_to_their_device(steps: list[Step]) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("steps", COMBINATIONS, ids="+".join)
 def test_a_gpu_gives_the_same_bits(steps: list[Step]) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     pixels, key = bytes_of(4, 3, 32, 32), draw(*steps)
     for images in (pixels, pixels / 255):
         assert torch.equal(key.values(images.cuda()).cpu(), key.values(images))

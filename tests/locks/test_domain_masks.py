@@ -199,8 +199,6 @@ def test_the_gradient_passes_the_threshold() -> None:
 
 @pytest.mark.gpu
 def test_masks_are_learned_on_a_gpu_in_mixed_precision() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")  # `gpu` tests are run by hand where there is one, and skip cleanly elsewhere
     learned = learn(source=red(), targets={"green": domain("green", 256, 11)}, device="cuda")
     assert all(mask.device.type == "cpu" for mask in learned.masks["green"].values())
     found = accuracies(learned)

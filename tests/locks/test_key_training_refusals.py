@@ -76,8 +76,6 @@ def test_float16_trains_with_a_scaled_loss_and_the_scale_is_resumed(
 
 @pytest.mark.gpu
 def test_training_on_a_gpu_learns_the_key_and_resumes(tmp_path: Path) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     before = torch.cuda.get_rng_state()
     with pytest.raises(Interrupted):
         tune(epochs=10, device=None, checkpoint=tmp_path / "run.pt", progress=interrupt_after(4))

@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from attack_targets import RESOURCES, attacked, case_of, measured
 from audit_command import IMAGES, OWNER, Audit
+from audit_world import ship
 from weak_locks import WeakLock
 
 import networks
-from keylatch.audit import Given, load_target, owner_from_vault
+from keylatch.audit import Given
 from keylatch.audit.attacks.gate_removal import GateRemoval
 from keylatch.audit.attacks.logit_recentering import LogitRecentering
-from keylatch.exporters import export, export_plain
-from keylatch.keys import FileIssuerKey, Vault, write_vault
 from keylatch.locks import detector_lock
 
 FREE = Given(unlabeled=100)
@@ -37,16 +35,8 @@ def shipped(request: pytest.FixtureRequest, digits: networks.Digits, tmp_path_fa
         digits.network, networks.SPEC, kind=request.param, patch_size=networks.PATCH, calibration=digits.images[:32],
         rate=1e-2, seed=bytes(range(32)),
     )  # fmt: skip
-    exported = export(locked.module, locked.secret, folder / "digits.latch", report=locked.report)
-    export_plain(digits.network, networks.SPEC, folder / "plain")
-    issuer = FileIssuerKey.generate()
-    issuer.save(folder / "issuer.key")
-    vault = Vault({"lock": locked.secret.to_arrays(), exported.model_id: dict(exported.secret_values)})
-    write_vault(folder / "digits.secret", vault, issuer=issuer)
-    np.save(folder / "images.npy", digits.images.numpy())
-    np.save(folder / "labels.npy", digits.labels.numpy())
-    target = load_target(exported.path)
-    return request.param, folder, WeakLock(target, owner_from_vault(vault, target))
+    made = ship(locked, digits, folder)
+    return request.param, folder, WeakLock(made.target, made.owner)
 
 
 def test_one_attack_without_labels_undoes_each_and_the_other_does_not(

@@ -123,8 +123,6 @@ def test_everything_moves_to_another_device(artifact: LockedFiles, plain: Path) 
 
 @pytest.mark.gpu
 def test_a_network_moves_to_a_device(artifact: LockedFiles) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     network = load_onnx_network(artifact.path)
     expected = network(images(3)).detach().numpy()
     assert largest_error([network.cuda()(images(3).cuda()).cpu()], [expected]) < 1e-3

@@ -55,17 +55,40 @@ class GivenBatches:
         return _taken(self._source, torch.arange(min(count, len(self._source))), self._device)
 
 
-class SourceFreeBatches:
+class _MadeSource:
+    """The source is made by generators, which are trained on the way."""
+
+    def __init__(
+        self, network: nn.Module, spec: InputSpec, classes: int, batch: int, device: torch.device, precision: Precision
+    ) -> None:
+        self._network, self._batch, self._device, self._precision = network, batch, device, precision
+        self._synthesis = Synthesis(spec, classes).to(device)
+
+    def source(self, count: int) -> Labeled:
+        """Images of both generators."""
+        with self._precision():
+            return self._synthesis.draw(count, self._device)
+
+    def _next_source(self, train: Train) -> Labeled:
+        """A batch of source images, made after another step of their generators."""
+        with self._precision():
+            loss = self._synthesis.loss(self._network, self._batch, self._device)
+        train(loss)
+        self._synthesis.remember()
+        return self.source(self._batch)
+
+
+class SourceFreeBatches(_MadeSource):
     """SF: the source is made.
 
     Args:
         network: Frozen, in evaluation mode.
         spec: Of its images.
         classes: Of the network.
-        targets: Given, with the labels that the network gives them.
         batch: Images of each domain in a step.
         device: Where the network is.
         precision: Opens mixed precision, if it was asked for.
+        targets: Given, with the labels that the network gives them.
     """
 
     def __init__(
@@ -73,49 +96,37 @@ class SourceFreeBatches:
         network: nn.Module,
         spec: InputSpec,
         classes: int,
-        targets: Mapping[str, ImageSet],
         batch: int,
         device: torch.device,
         precision: Precision,
+        *,
+        targets: Mapping[str, ImageSet],
     ) -> None:
-        self._network, self._targets, self._batch, self._device = network, targets, batch, device
-        self._precision = precision
-        self._synthesis = Synthesis(spec, classes).to(device)
-
-    @property
-    def made(self) -> nn.Module:
-        """The generators."""
-        return self._synthesis
+        super().__init__(network, spec, classes, batch, device, precision)
+        self._targets = targets
+        self.made: nn.Module = self._synthesis
 
     def epoch(self, train: Train) -> Iterator[Batch]:
         """Each target image once, and as many source images."""
         steps = -(-max(map(len, self._targets.values())) // self._batch)
         drawn = {name: _shuffled(data, steps, self._batch) for name, data in self._targets.items()}
         for step in range(steps):
-            with self._precision():
-                loss = self._synthesis.loss(self._network, self._batch, self._device)
-            train(loss)
-            self._synthesis.remember()
+            source = self._next_source(train)
             targets = {name: _taken(data, drawn[name][step], self._device) for name, data in self._targets.items()}
-            yield Batch(self.source(self._batch), targets)
-
-    def source(self, count: int) -> Labeled:
-        """Images of both generators."""
-        with self._precision():
-            return self._synthesis.draw(count, self._device)
+            yield Batch(source, targets)
 
 
-class DataFreeBatches:
+class DataFreeBatches(_MadeSource):
     """DF: the source is made, and so are the domains beside it.
 
     Args:
         network: Frozen, in evaluation mode.
         spec: Of its images.
         classes: Of the network.
-        name: What the domains beside the source are called.
         batch: Images of each domain in a step.
         device: Where the network is.
         precision: Opens mixed precision, if it was asked for.
+        neighbors: What the domains beside the source are called.
     """
 
     def __init__(
@@ -123,35 +134,26 @@ class DataFreeBatches:
         network: nn.Module,
         spec: InputSpec,
         classes: int,
-        name: str,
         batch: int,
         device: torch.device,
         precision: Precision,
+        *,
+        neighbors: str,
     ) -> None:
-        self._network, self._name, self._batch, self._device = network, name, batch, device
-        self._precision = precision
-        self._synthesis, self._neighbors = Synthesis(spec, classes).to(device), Neighbors(spec).to(device)
+        super().__init__(network, spec, classes, batch, device, precision)
+        self._name, self._neighbors = neighbors, Neighbors(spec).to(device)
         self.made: nn.Module = nn.ModuleList([self._synthesis, self._neighbors])
 
     def epoch(self, train: Train) -> Iterator[Batch]:
         """As many images of the source as of its neighbors."""
         for _ in range(-(-_MADE_IMAGES // self._batch)):
-            with self._precision():
-                loss = self._synthesis.loss(self._network, self._batch, self._device)
-            train(loss)
-            self._synthesis.remember()
-            pixels, labels = self.source(self._batch)
+            pixels, labels = self._next_source(train)
             with self._precision():
                 loss = self._neighbors.loss(self._network, pixels, labels)
             train(loss)
             with torch.no_grad():
                 moved = self._neighbors(pixels, self._neighbors.draw(len(pixels), self._device))
             yield Batch((pixels, labels), {self._name: (moved, labels)})
-
-    def source(self, count: int) -> Labeled:
-        """Images of both generators."""
-        with self._precision():
-            return self._synthesis.draw(count, self._device)
 
 
 def _shuffled(data: ImageSet, steps: int, batch: int) -> list[torch.Tensor]:

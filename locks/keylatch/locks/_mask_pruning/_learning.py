@@ -171,10 +171,9 @@ def _warn_of_no_statistics() -> None:
 
 
 def _batches(network: nn.Module, spec: InputSpec, domains: Domains, settings: LearningSettings) -> Batches:
-    batch, device = settings.batch, settings.device
-    precision = settings.autocast
     if domains.source is not None:
-        return GivenBatches(domains.source, domains.targets, batch, device)
+        return GivenBatches(domains.source, domains.targets, settings.batch, settings.device)
+    made = (network, spec, domains.classes, settings.batch, settings.device, settings.autocast)
     if domains.targets:
-        return SourceFreeBatches(network, spec, domains.classes, domains.targets, batch, device, precision)
-    return DataFreeBatches(network, spec, domains.classes, OTHERS, batch, device, precision)
+        return SourceFreeBatches(*made, targets=domains.targets)
+    return DataFreeBatches(*made, neighbors=OTHERS)

@@ -9,12 +9,11 @@ from torch import nn
 from torch.nn import functional
 
 from keylatch.cli._demo.digit_domains import SIDE, DigitDomain
-from keylatch.cli._demo.digits_net import DigitsNet
+from keylatch.cli._demo.training import fit
 from keylatch.locks import DomainMasks, InputSpec, learn_domain_masks
 
 SPEC = InputSpec(3, SIDE, SIDE)
 EPOCHS, MASK_EPOCHS, MASK_RATE = 12, 80, 0.02
-_BATCH, _RATE = 64, 6e-3
 _LARGEST_SHIFT = 2
 
 
@@ -27,22 +26,11 @@ def train(domains: Mapping[str, DigitDomain], advance: Callable[[], object]) -> 
     """
     images = torch.cat([domain.train_images for domain in domains.values()])
     labels = torch.cat([domain.train_labels for domain in domains.values()])
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = DigitsNet()
-        optimizer = torch.optim.AdamW(network.parameters(), lr=_RATE / 3, weight_decay=1e-2)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=_RATE, total_steps=EPOCHS * -(-len(labels) // _BATCH)
-        )
-        for _ in range(EPOCHS):
-            for chosen in torch.split(torch.randperm(len(labels)), _BATCH):
-                loss = functional.cross_entropy(network(shifted(images[chosen]).float() / 255), labels[chosen])
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                schedule.step()
-            advance()
-    return network.eval()
+
+    def pixels(batch: torch.Tensor) -> torch.Tensor:
+        return shifted(images[batch]).float() / 255
+
+    return fit(labels, pixels, EPOCHS, advance)
 
 
 def learn(network: nn.Module, domains: Mapping[str, DigitDomain], advance: Callable[[], object]) -> DomainMasks:

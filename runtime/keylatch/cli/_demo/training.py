@@ -15,7 +15,7 @@ from keylatch.errors import MissingExtraError
 IMAGE_SIZE = 48
 _DIGIT_SIZE = 32
 EPOCHS = 14
-_BATCH = 64
+_BATCH, _RATE = 64, 6e-3
 _ERASED_SIZE = 16
 _TEST_SHARE = 0.25
 
@@ -63,16 +63,36 @@ def train(digits: Digits, advance: Callable[[], object]) -> nn.Module:
         digits: The data.
         advance: Called after each epoch.
     """
+
+    def pixels(batch: torch.Tensor) -> torch.Tensor:
+        return _erase(digits.train_images[batch].float() / 255)
+
+    return fit(digits.train_labels, pixels, EPOCHS, advance)
+
+
+def fit(
+    labels: torch.Tensor, pixels: Callable[[torch.Tensor], torch.Tensor], epochs: int, advance: Callable[[], object]
+) -> nn.Module:
+    """Train a `DigitsNet` from scratch; the same one every time on the same machine.
+
+    Args:
+        labels: (N,) int64.
+        pixels: Of the images at some places, (B) int64 -> (B, 3, H, W) float32 in [0, 1].
+        epochs: Times that each image is seen.
+        advance: Called after each epoch.
+
+    Returns:
+        In evaluation mode.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = DigitsNet()
-        optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-2)
-        steps = EPOCHS * -(-len(digits.train_labels) // _BATCH)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=6e-3, total_steps=steps)
-        for _ in range(EPOCHS):
-            for batch in torch.split(torch.randperm(len(digits.train_labels)), _BATCH):
-                images = _erase(digits.train_images[batch].float() / 255)
-                loss = functional.cross_entropy(network(images), digits.train_labels[batch])
+        optimizer = torch.optim.AdamW(network.parameters(), lr=_RATE / 3, weight_decay=1e-2)
+        steps = epochs * -(-len(labels) // _BATCH)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=_RATE, total_steps=steps)
+        for _ in range(epochs):
+            for batch in torch.split(torch.randperm(len(labels)), _BATCH):
+                loss = functional.cross_entropy(network(pixels(batch)), labels[batch])
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
