@@ -35,7 +35,9 @@ LARGEST_CHANGE = 0.01  # of the output range, on the images of the proof
 # moved 2.4 times as far on 100 of them as on made images, with 2^-6 1.4 times (by hand).
 _LARGEST_SHARE = 2**-6
 _FIRST_MOVE = 2**-3  # how far a word moves outputs to first order, in units of their spread
-_ROUNDS, _TRIALS = 8, 3  # steps that are tried, words for each
+_ROUNDS, _TRIALS = 12, 3  # steps that are tried, words for each
+# Where channels are held to their share of the spread, answers move less than in proportion: no smaller cut than this.
+_LEAST_CUT = 0.7
 _HALVINGS = 20
 
 
@@ -77,7 +79,7 @@ def choose_fingerprint(
             return fingerprint, change
         if move <= least:
             seed = secrets.token_bytes(SEED_BYTES)  # other words; a small network does not answer all alike
-        move = max(move * max(0.9 * LARGEST_CHANGE / change, 1 / 8), least)
+        move = max(move * min(max(0.9 * LARGEST_CHANGE / change, 1 / 8), _LEAST_CUT), least)
     raise ExportError(
         "licenses cannot be marked: a word that can still be read after rounding to bytes changes outputs by "
         f"{change:.1e} of their range, expected at most {LARGEST_CHANGE}",
