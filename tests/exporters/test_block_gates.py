@@ -89,6 +89,7 @@ SHOWN = {
     "floats, ffx": Case(steps=EVERYTHING),
     "bytes, ffx": Case(steps=EVERYTHING, options=BYTES),
     "bytes, ffx, half": Case(steps=("ffx",), options={**BYTES, **HALF}),
+    "floats, ffx, half": Case(steps=EVERYTHING, options=HALF),
     "floats, ffx, NHWC": Case(lambda: Shows(3, "NHWC"), ("np", "ffx"), spec=NHWC),
     "bytes, ffx, NHWC": Case(lambda: Shows(3, "NHWC"), ("np", "ffx"), spec=NHWC, options=BYTES),
 }
@@ -117,8 +118,8 @@ CASES = {**SHOWN, **STEMS, **OTHERS}
 # The others have every property at least once.
 SLOW = {
     "floats, half", "floats, shf", "bytes, np", "floats, one block", "bytes, gray", "bytes, NHWC", "bytes, ffx, half",
-    "floats, ffx, NHWC", "stem, half", "stem, bytes, half", "stem, not absorbed", "stem without bias",
-    "convolutions, code, ffx, bytes",
+    "floats, ffx, half", "floats, ffx, NHWC", "stem, half", "stem, bytes, half", "stem, not absorbed",
+    "stem without bias", "convolutions, code, ffx, bytes",
 }  # fmt: skip
 
 
@@ -313,6 +314,26 @@ def optimized(path: Path, values: Mapping[str, np.ndarray]) -> Counter[str]:
     onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     graph = onnx.load(options.optimized_model_filepath, load_external_data=False).graph
     return Counter(node.op_type for node in graph.node)
+
+
+@pytest.mark.parametrize("name", marked(["floats, ffx", "bytes, ffx"]))
+def test_tables_are_computed_while_opening_and_looked_up_once(name: str, made: Make) -> None:
+    artifact = made(name)
+    found = optimized(artifact.path / "model.onnx", artifact.gate_values)
+    assert (found["Gather"], found["GatherElements"], found["QuantizeLinear"]) == (1, 1, name.startswith("floats"))
+    assert found.keys().isdisjoint({"Sub", "Div", "Mul", "Round", "Clip", "Squeeze"})
+
+
+def test_floats_between_and_beyond_bytes_are_looked_up_as_the_nearest_byte(made: Make) -> None:
+    """Pixels from black to white and beyond, a quarter and a half of a step aside."""
+    artifact = made("floats, ffx")
+    mean, std = (np.array(values).reshape(1, 3, 1, 1) for values in (SPEC.mean, SPEC.std))
+    steps = np.random.default_rng(0).integers(-80, 1100, (8, 3, SPEC.height, SPEC.width))
+    for pixels in (steps / 4 + 1e-3, steps / 4 - 1e-3):
+        image = ((pixels / 255 - mean) / std).astype(np.float32)
+        nearest = torch.from_numpy(pixels.round().clip(0, 255).astype(np.uint8))
+        expected = (CASES["floats, ffx"].key().values(nearest).numpy() - mean) / std
+        np.testing.assert_allclose(artifact.run(image, artifact.gate_values), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", marked(["stem", "stem, whole patches", "stem, not absorbed", "stem without bias",

@@ -13,21 +13,26 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from keylatch.exporters._graph_builder import GraphBuilder, inverse_permutation
+from keylatch.exporters._block_tables import bytes_of, tabulate
+from keylatch.exporters._graph_builder import GraphBuilder, drop_unread, inverse_permutation
+from keylatch.locks import BlockDescription, InputSpec
 
 PERMUTATION = "blocks.permutation"
-_SCALE, _OFFSET = "blocks.scale", "blocks.offset"
-_ANCHORS = (_SCALE, "blocks.inversion", "blocks.choice")
+_SCALE, _OFFSET, _CHOICE = "blocks.scale", "blocks.offset", "blocks.choice"
+_ANCHORS = (_SCALE, "blocks.inversion", _CHOICE)
 _TO_PLANES, _TO_IMAGE = [0, 3, 5, 1, 2, 4], [0, 3, 4, 1, 5, 2]
 _BETWEEN = frozenset({"Add", "Cast", "Gather", "Squeeze", "Sub", "Div"})  # what a gate does to planes
 
 
-def rewrite_block_gate(model: ir.Model, block_size: int, defaults: Mapping[str, Any]) -> bool:
+def rewrite_block_gate(
+    model: ir.Model, description: BlockDescription, source: InputSpec, defaults: Mapping[str, Any]
+) -> bool:
     """Rewrite the block gate of an exported model in place.
 
     Args:
         model: As `to_onnx` gives it.
-        block_size: M.
+        description: Of the transform.
+        source: The input convention.
         defaults: Locked defaults by gate tensor name; the exporter folds the permutation's away.
 
     Returns:
@@ -37,20 +42,26 @@ def rewrite_block_gate(model: ir.Model, block_size: int, defaults: Mapping[str, 
     anchor = next(graph.initializers[name] for name in _ANCHORS if name in graph.initializers)
     middle = anchor.consumers()[0]
     gather = _gather_before(middle)
-    gather.replace_input_with(1, builder.initializer(PERMUTATION, np.asarray(defaults[PERMUTATION])))
+    gather.replace_input_with(1, builder.initializer(np.asarray(defaults[PERMUTATION]), PERMUTATION))
     opening = _reshaped_by(gather.inputs[0], _TO_PLANES)
     closing = _reshaped_by(_planes_end(middle), _TO_IMAGE)
     image, end = (nodes[0].inputs[0] for nodes in (opening, closing))
     assert image is not None and end is not None  # noqa: S101  a Reshape has an input
-    planes = builder.add("SpaceToDepth", image, blocksize=block_size)
+    block_size, looked_up = description.block_size, _CHOICE in graph.initializers
+    pixels = bytes_of(builder, source, image) if looked_up else image
+    planes = builder.add("SpaceToDepth", pixels, blocksize=block_size)
     gather.replace_input_with(0, planes)
+    gather.outputs[0].type = pixels.type
+    if looked_up:
+        end = tabulate(builder, gather.outputs[0], middle, end)
     back = builder.make("DepthToSpace", end, blocksize=block_size)
     back.attributes["mode"] = ir.AttrString("mode", "DCR")
     graph.append(back)
     old, new = closing[2].outputs[0], back.outputs[0]
-    new.type, new.shape, planes.type = old.type, old.shape, image.type
+    new.type, new.shape, planes.type = old.type, old.shape, pixels.type
     ir.convenience.replace_all_uses_with(old, new)
     graph.remove([*closing, *opening], safe=True)
+    drop_unread(graph, image)
     folded = _SCALE in graph.initializers and _fold_into_layer(builder, image, new, block_size)
     graph.sort()
     return folded
@@ -112,7 +123,7 @@ def _fold_into_layer(builder: GraphBuilder, image: ir.Value, shown: ir.Value, bl
         layer.replace_input_with(
             place, value if kind == ir.DataType.FLOAT else builder.add("Cast", value, to=int(kind))
         )
-    _drop(builder.graph, shown)
+    drop_unread(builder.graph, shown)
     return True
 
 
@@ -127,13 +138,3 @@ def _reads_blocks(layer: ir.Node, weight: ir.Value, block_size: int) -> bool:
 
 def _as_float(builder: GraphBuilder, value: ir.Value) -> ir.Value:
     return value if value.dtype == ir.DataType.FLOAT else builder.add("Cast", value, to=int(ir.DataType.FLOAT))
-
-
-def _drop(graph: ir.Graph, value: ir.Value) -> None:
-    """Remove the nodes that nothing reads any more, from the one that gives `value` back."""
-    waiting = [value, *(user.outputs[0] for user in value.consumers())]
-    while waiting:
-        node = waiting.pop().producer()
-        if node is not None and node.graph is graph and not any(output.uses() for output in node.outputs):
-            waiting.extend(found for found in node.inputs if found is not None)
-            graph.remove(node, safe=True)

@@ -32,7 +32,7 @@ def fold_channel_keys(model: ir.Model, defaults: Mapping[str, Any]) -> None:
         layer, data = gather.outputs[0].consumers()[0], gather.inputs[0]
         weight = layer.inputs[1]
         assert data is not None and weight is not None  # noqa: S101  `_moves_channels` looked at them
-        key = builder.initializer(name, np.asarray(default))
+        key = builder.initializer(np.asarray(default), name)
         moved = builder.add("Gather", weight, inverse_permutation(builder, key), axis=1)
         moved.type, moved.shape = weight.type, weight.shape
         layer.replace_input_with(0, data)

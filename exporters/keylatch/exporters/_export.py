@@ -116,7 +116,7 @@ def export(
     if computed.withheld.parts:
         values |= withhold_weights(model, computed, secret, opset)
     if computed.blocks is not None:
-        rewrite_block_gate(model, computed.blocks.description.block_size, computed.gate_tensors())
+        rewrite_block_gate(model, computed.blocks.description, computed.spec, computed.gate_tensors())
     if computed.channels:
         fold_channel_keys(model, {name: computed.get_buffer(name) for name in computed.channel_names()})
     _require_gate(model, values)

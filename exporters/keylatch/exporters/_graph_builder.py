@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 import onnx_ir as ir
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
 class GraphBuilder:
@@ -38,23 +41,11 @@ class GraphBuilder:
 
     def constant(self, values: Sequence[int]) -> ir.Value:
         """A new initializer, (n,) int64."""
-        name = self.name()
-        tensor = ir.tensor(list(values), dtype=ir.DataType.INT64, name=name)
-        shape = ir.Shape([len(values)])
-        value = ir.Value(name=name, shape=shape, type=ir.TensorType(ir.DataType.INT64), const_value=tensor)
-        self.graph.register_initializer(value)
-        return value
+        return self.initializer(np.array(values, dtype=np.int64))
 
-    def initializer(self, name: str, array: Any) -> ir.Value:
-        """A new initializer under a name of its own, int64."""
-        value = ir.Value(
-            name=name,
-            shape=ir.Shape(array.shape),
-            type=ir.TensorType(ir.DataType.INT64),
-            const_value=ir.tensor(array, name=name),
-        )
-        self.graph.register_initializer(value)
-        return value
+    def initializer(self, array: Array, name: str | None = None) -> ir.Value:
+        """A new initializer of any shape and dtype, with a name of its own or one that is given."""
+        return add_initializer(self.graph, name or self.name(), array)
 
     def copied(self, nodes: Iterable[ir.Node], replaced: Mapping[ir.Value, ir.Value]) -> dict[ir.Value, ir.Value]:
         """Copies of nodes, with other inputs; from each old value to its new one."""
@@ -115,11 +106,30 @@ class GraphBuilder:
         return chosen
 
 
+def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
+    """A new initializer of a graph."""
+    tensor = ir.tensor(array, name=name)
+    shape = ir.Shape(array.shape)
+    value = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
 def inverse_permutation(builder: GraphBuilder, permutation: ir.Value) -> ir.Value:
     """The inverse of a permutation (n,) int64: place permutation[k] holds k."""
     size = 0 if permutation.shape is None else int(str(permutation.shape[0]))
     places = builder.constant(range(size))
     return builder.add("ScatterElements", places, permutation, places)
+
+
+def drop_unread(graph: ir.Graph, value: ir.Value) -> None:
+    """Remove the nodes that nothing reads any more, from the one that gives `value` back."""
+    waiting = [value, *(user.outputs[0] for user in value.consumers())]
+    while waiting:
+        node = waiting.pop().producer()
+        if node is not None and node.graph is graph and not any(output.uses() for output in node.outputs):
+            waiting.extend(found for found in node.inputs if found is not None)
+            graph.remove(node, safe=True)
 
 
 def drop_unused_initializers(graph: ir.Graph) -> None:

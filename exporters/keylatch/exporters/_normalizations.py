@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from keylatch.exporters._graph_builder import add_initializer
+
 
 def restore_normalizations(model: ir.Model) -> int:
     """Replace each product and sum with one number a channel, on (N, C, H, W), in place.
@@ -31,7 +33,7 @@ def restore_normalizations(model: ir.Model) -> int:
         if source is None or scale is None or not len(scale) == len(shift) == channels:
             continue
         constants = (scale, shift, np.zeros_like(scale), np.ones_like(scale))
-        inputs = [_initializer(graph, f"{total.name}_{place}", value) for place, value in enumerate(constants)]
+        inputs = [add_initializer(graph, f"{total.name}_{place}", value) for place, value in enumerate(constants)]
         output = total.outputs[0]
         normalized = ir.node("BatchNormalization", [source, *inputs], {"epsilon": 0.0}, name=f"{total.name}_normalized")
         normalized.outputs[0].name = f"{output.name}_normalized"
@@ -54,11 +56,3 @@ def _channel_numbers(value: ir.Value | None) -> np.ndarray | None:
         return None
     shape = tuple(int(str(size)) for size in tensor.shape)
     return tensor.numpy().reshape(-1) if len(shape) == 4 and shape == (1, shape[1], 1, 1) else None
-
-
-def _initializer(graph: ir.Graph, name: str, numbers: np.ndarray) -> ir.Value:
-    tensor = ir.tensor(numbers, name=name)
-    shape = ir.Shape([len(numbers)])
-    value = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    return value

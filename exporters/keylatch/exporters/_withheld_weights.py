@@ -124,7 +124,7 @@ def _insert(builder: GraphBuilder, found: _Found, name: str, part: Part, *, turn
             hint="report this network; another opset may help",
         )
     shown, value = (_at(part, array) for array in (stand_in, original))
-    gate = _initializer(builder.graph, name, shown)
+    gate = builder.initializer(shown, name)
     full = gate if part.kind == "whole" else _scattered(builder, part, _stored(builder, found, stand_in, turned), gate)
     if turned:
         full = builder.add("Transpose", full)
@@ -148,14 +148,14 @@ def _at(part: Part, array: Array) -> Array:
 def _stored(builder: GraphBuilder, found: _Found, stand_in: Array, turned: bool) -> ir.Value:
     old = found.node.inputs[found.place]
     assert old is not None  # noqa: S101  `_constant` looked at it
-    return _initializer(builder.graph, builder.name(), np.ascontiguousarray(stand_in)) if turned else old
+    return builder.initializer(np.ascontiguousarray(stand_in)) if turned else old
 
 
 def _scattered(builder: GraphBuilder, part: Part, stored: ir.Value, gate: ir.Value) -> ir.Value:
     index = _indices(part)
     if part.kind == "rows" or index.nbytes <= _INDEX_BYTES:
-        return builder.add("ScatterND", stored, _initializer(builder.graph, builder.name(), index), gate)
-    places = _initializer(builder.graph, builder.name(), part.places.numpy().astype(np.int32))
+        return builder.add("ScatterND", stored, builder.initializer(index), gate)
+    places = builder.initializer(part.places.numpy().astype(np.int32))
     flat = builder.add("Reshape", stored, builder.constant([-1]))
     return builder.add("Reshape", builder.add("ScatterElements", flat, places, gate), builder.constant(part.full_shape))
 
@@ -165,14 +165,6 @@ def _indices(part: Part) -> Array:
     places = part.places.numpy()
     axes = (places,) if part.kind == "rows" else np.unravel_index(places, part.full_shape)
     return np.ascontiguousarray(np.stack(axes, axis=1).astype(np.int64))
-
-
-def _initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    tensor = ir.tensor(array, name=name)
-    shape = ir.Shape(array.shape)
-    value = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    return value
 
 
 def _lost(name: str) -> ExportError:
