@@ -98,8 +98,15 @@ def test_a_network_from_scratch_learns(scene: Scene) -> None:
     assert accuracy(outcome.predict, scene.images.evaluation.images, scene.images.evaluation.labels) > 60
 
 
-@pytest.mark.parametrize("labeled", [8, 100])  # of eight, none are held out
-@pytest.mark.parametrize("rates", [(1e-9, 3e-3), (3e-3, 1e-9)])
+@pytest.mark.parametrize(
+    ("labeled", "rates"),
+    [
+        (8, (1e-9, 3e-3)),  # of eight, none are held out
+        (100, (3e-3, 1e-9)),
+        pytest.param(8, (3e-3, 1e-9), marks=pytest.mark.slow),
+        pytest.param(100, (1e-9, 3e-3), marks=pytest.mark.slow),
+    ],
+)
 def test_the_better_learning_rate_is_taken(
     labeled: int, rates: tuple[float, float], scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:

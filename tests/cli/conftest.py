@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import shutil
 import sys
 from collections.abc import Iterator
@@ -11,17 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_world import NETWORK, Command, Outcome
-
-from keylatch.cli import main
-
-
-def _main() -> None:
-    try:
-        main()
-    finally:
-        # The command guards its process for good. Here that is pytest's own, which would lose its /proc/self to root.
-        ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)
+from cli_world import NETWORK, Command, Outcome, must, run_main
 
 
 @pytest.fixture
@@ -30,7 +19,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
         capfd.readouterr()
         monkeypatch.setattr(sys, "argv", ["keylatch", *(str(argument) for argument in arguments)])
         try:
-            _main()
+            run_main()
             status = 0
         except SystemExit as stop:
             status = stop.code if isinstance(stop.code, int) else 1
@@ -40,29 +29,19 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
     return run
 
 
-def _must(*arguments: str) -> None:
-    old, sys.argv = sys.argv, ["keylatch", *arguments]
-    try:
-        _main()
-    except SystemExit as stop:
-        assert not stop.code, arguments
-    finally:
-        sys.argv = old
-
-
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
     (folder / "nets_for_cli.py").write_text(NETWORK)
     np.save(folder / "images.npy", np.random.default_rng(0).random((3, 3, 32, 32), dtype=np.float32))
     with chdir(folder):
-        _must("issuer", "init")
-        _must("device", "init")
-        _must("lock", "nets_for_cli:small", "--input", "3x32x32", "--patch-size", "8", "--issuer", "issuer.key",
-              "--out", "net.pt2", "--secret", "net.secret")  # fmt: skip
-        _must("export", "net.pt2", "--secret", "net.secret", "--issuer", "issuer.key", "--out", "net.latch")
-        _must("license", "issue", "net.latch", "--secret", "net.secret", "--issuer", "issuer.key", "--to", "device.pub",
-              "--customer", "acme", "--days", "30", "--out", "acme.license")  # fmt: skip
+        must("issuer", "init")
+        must("device", "init")
+        must("lock", "nets_for_cli:small", "--input", "3x32x32", "--patch-size", "8", "--issuer", "issuer.key",
+             "--out", "net.pt2", "--secret", "net.secret")  # fmt: skip
+        must("export", "net.pt2", "--secret", "net.secret", "--issuer", "issuer.key", "--out", "net.latch")
+        must("license", "issue", "net.latch", "--secret", "net.secret", "--issuer", "issuer.key", "--to", "device.pub",
+             "--customer", "acme", "--days", "30", "--out", "acme.license")  # fmt: skip
     return folder
 
 

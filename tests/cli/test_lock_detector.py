@@ -32,7 +32,7 @@ def networks_there(folder: Path) -> Path:
 
 
 @pytest.mark.usefixtures("networks_there")
-@pytest.mark.parametrize("kind", ["a", "b"])
+@pytest.mark.parametrize("kind", [pytest.param("a", marks=pytest.mark.slow), "b"])
 def test_a_detector_lock_goes_all_the_way(command: Command, kind: str) -> None:
     locked = command(*LOCK, "--method", f"detector-{kind}", "--json")
     assert locked.status == 0, locked

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
 import torch
-from cli_world import CREDENTIALS, Command
+from cli_world import CREDENTIALS, Command, must
 
 from keylatch.keys import FileIssuerKey, Vault, write_vault
 from keylatch.locks import InputSpec, domain_lock, save_locked
@@ -59,9 +61,11 @@ def test_what_cannot_be_asked_for_is_named(command: Command, options: tuple[str,
     assert not Path("sealed.secret").exists()
 
 
-@pytest.fixture
-def domain_model(folder: Path, command: Command) -> Path:
-    """A model with two domains, locked in Python and exported by the command."""
+@pytest.fixture(scope="module")
+def made(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with two domains, locked in Python and exported by the command, beside what every test has."""
+    folder = tmp_path_factory.mktemp("domains") / "cli"
+    shutil.copytree(made, folder)
     sys.path.insert(0, str(folder))
     try:
         import nets_for_cli
@@ -69,13 +73,15 @@ def domain_model(folder: Path, command: Command) -> Path:
         network = nets_for_cli.small().eval()
     finally:
         sys.path.pop(0)
+        sys.modules.pop("nets_for_cli", None)
     spec = InputSpec(3, 32, 32)
     masks = {name: {"body.0.weight": torch.rand(64, 64, 1, 1) < 0.2} for name in ("usps", "mnist_m")}
     locked = domain_lock(network, spec, masks)
     save_locked(folder / "domains.pt2", locked.module, locked.report)
     vault = Vault({"lock": locked.secret.to_arrays()})
     write_vault(folder / "domains.secret", vault, issuer=FileIssuerKey.load(folder / "issuer.key"))
-    _must(command, "export", "domains.pt2", "--secret", "domains.secret", *SEALED, "--out", "domains.latch")
+    with chdir(folder):
+        must("export", "domains.pt2", "--secret", "domains.secret", *SEALED, "--out", "domains.latch")
     return folder
 
 
@@ -87,34 +93,21 @@ def _issue(command: Command, out: str, *domains: str) -> dict[str, object]:
     return facts
 
 
-@pytest.mark.usefixtures("domain_model")
+@pytest.mark.usefixtures("folder")
 def test_licenses_for_domains_are_issued_shown_and_renewed(command: Command) -> None:
     assert _issue(command, "none.license")["domains"] == []
     issued = _issue(command, "usps.license", "usps")
     assert issued["domains"] == ["usps"]
     assert "source domain" in command("license", "inspect", "none.license").out
     assert "usps" in command("license", "inspect", "usps.license").out
-    renewed = json.loads(
-        _must(
-            command,
-            "license",
-            "renew",
-            str(issued["license_id"]),
-            "--secret",
-            "domains.secret",
-            *SEALED,
-            "--days",
-            "700",
-            "--out",
-            "renewed.license",
-            "--json",
-        )
-    )
+    renewal = ("license", "renew", str(issued["license_id"]), "--secret", "domains.secret", *SEALED, "--days", "700",
+               "--out", "renewed.license", "--json")  # fmt: skip
+    renewed = json.loads(_must(command, *renewal))
     assert renewed["domains"] == ["usps"]
     assert "mnist_m, usps" in _must(command, "inspect", "domains.latch")
 
 
-@pytest.mark.usefixtures("domain_model")
+@pytest.mark.usefixtures("folder")
 def test_a_license_without_domains_says_what_it_serves_and_unknown_ones_are_refused(command: Command) -> None:
     arguments = ("license", "issue", "domains.latch", "--secret", "domains.secret", *SEALED, "--to", "device.pub",
                  "--customer", "acme", "--out", "x.license")  # fmt: skip

@@ -145,8 +145,11 @@ def test_a_linear_layer_without_bias_costs_one_sum(tmp_path: Path) -> None:
     assert relative(run(keyed, images(3)), run(plain, images(3))) <= 1e-5
 
 
-@pytest.mark.parametrize("options", [{"precision": "float16"}, {"uint8_input": True},
-                                     {"precision": "float16", "uint8_input": True}])  # fmt: skip
+@pytest.mark.parametrize("options", [
+    pytest.param({"precision": "float16"}, marks=pytest.mark.slow),
+    pytest.param({"uint8_input": True}, marks=pytest.mark.slow),
+    {"precision": "float16", "uint8_input": True},
+])  # fmt: skip
 @pytest.mark.parametrize("name", [CONVOLUTIONS, "tokens"])
 def test_no_gate_is_left_for_bytes_and_in_half_precision(name: str, options: dict[str, Any], tmp_path: Path) -> None:
     network, _ = network_and_lock(name)
