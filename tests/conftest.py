@@ -1,9 +1,16 @@
-"""Stands here so that pytest puts this folder on the import path, for `networks`; and says where `gpu` tests run."""
+"""What holds for all tests; stands here so that pytest puts this folder on the import path, for `networks`."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
+from unittest import mock
+
 import pytest
 import torch
+from torch.onnx._internal.exporter import _registration
+
+import networks
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -13,3 +20,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu") is not None:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    with networks.one_thread():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _operators_are_read_once() -> Iterator[None]:
+    """torch.onnx parses the source of its 500 operators at every export: a third of a small network's time."""
+    library = _registration.onnxscript_apis
+    with mock.patch.object(library, "get_torchlib_ops", functools.cache(library.get_torchlib_ops)):
+        yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import audit_command
@@ -13,12 +12,6 @@ from audit_world import Shipped
 
 import networks
 from keylatch.audit import _clock
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _audits_on_one_thread() -> Iterator[None]:
-    with networks.one_thread():
-        yield
 
 
 @pytest.fixture(scope="session")

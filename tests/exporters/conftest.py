@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from artifacts import Artifact, make_artifact
 
 import networks
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with networks.one_thread():
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import nn
 
-import networks
 from keylatch.errors import FormatError, LockError
 from keylatch.locks import (
     ChannelKey,
@@ -44,12 +43,6 @@ def tune(model: nn.Module, key: Any, **options: Any) -> FineTuned:
     return fine_tune(
         model, SPEC, key, TRAIN, VALIDATION, **{"epochs": 5, "batch": 16, "progress": lambda _: None, **options}
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Any:
-    with networks.one_thread():
-        yield
 
 
 @pytest.fixture(scope="module")

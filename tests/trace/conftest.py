@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from trace_world import MarkedModel, marked_model
 
 import networks
 from keylatch.exporters import export
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with networks.one_thread():
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import attack_world
@@ -14,12 +14,6 @@ from torch import nn
 
 import networks
 from keylatch.audit._attack import Attack, Case, Variant
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with networks.one_thread():
-        yield
 
 
 @pytest.fixture(scope="session")

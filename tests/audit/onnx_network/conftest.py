@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,6 @@ from onnx_graphs import LockedFiles
 
 import networks
 from keylatch.exporters import Exported, export, export_plain
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with networks.one_thread():
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from survival_world import World, code_world, withheld_world
 
-import networks
 from keylatch.audit._clock import Clock
 from keylatch.audit.survival import SurvivalRow, measure_survival
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with networks.one_thread():
-        yield
 
 
 @pytest.fixture(scope="session")
