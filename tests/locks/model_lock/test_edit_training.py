@@ -137,13 +137,14 @@ def test_wrong_label_maps_move_every_class_and_keep_what_has_none() -> None:
 
 def test_the_union_holds_edited_images_and_a_share_of_plain_ones() -> None:
     images = torch.zeros(95, 3, 4, 4, dtype=torch.uint8)
-    edited, labels = images + 1, torch.arange(95) % 3
-    decoy = (images[:7] + 2, labels[:7])
-    found, named = locked_union(images, edited, labels, classes=3, decoys=[decoy])
-    kinds = found[:, 0, 0, 0]
+    images[:, 1] = torch.arange(95, dtype=torch.uint8)[:, None, None]  # one channel tells which image it is
+    kind, labels = torch.tensor([1, 0, 0], dtype=torch.uint8)[:, None, None], torch.arange(95) % 3
+    edited, decoy = images + kind, ((images + 2 * kind)[:7], labels[:7])
+    union = locked_union(images, edited, labels, classes=3, decoys=[decoy])
+    kinds, right = union.images[:, 0, 0, 0], labels[union.images[:, 1, 0, 0].long()]
     assert [int((kinds == kind).sum()) for kind in (1, 0, 2)] == [95, 5, 7]
-    assert torch.equal(named[kinds == 1], labels)
-    assert not (named[kinds == 2] == labels[:7]).any()
+    assert torch.equal(union.labels[kinds == 1], right[kinds == 1])
+    assert not (union.labels == right)[kinds != 1].any()
     with pytest.raises(LockError, match="no wrong labels"):
         locked_union(images, edited, labels, classes=1)
 

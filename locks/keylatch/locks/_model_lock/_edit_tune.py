@@ -8,7 +8,6 @@ too, since a network that has only seen plain images as wrong ones understands m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
 from os import PathLike
 from typing import Any
 
@@ -16,69 +15,24 @@ import torch
 from torch import nn
 
 from keylatch.errors import LockError
+from keylatch.locks._augmentation import Augment
 from keylatch.locks._block_transform import identity_transform
 from keylatch.locks._input_spec import InputSpec
 from keylatch.locks._key_accuracy import KeyAccuracy
 from keylatch.locks._key_training import fine_tune
-from keylatch.locks._key_training_data import Augment, ImageSet, draw_subset, generator_for, read_images, seeded
+from keylatch.locks._key_training_data import ImageSet, draw_subset, generator_for, read_images, seeded
 from keylatch.locks._key_training_report import TrainingProgress
 from keylatch.locks._model_lock._edit_gate import KeyedEdit
 from keylatch.locks._model_lock._edit_key import EditKey
+from keylatch.locks._model_lock._edit_tune_report import EditTuned, EditTuneReport
 from keylatch.locks._model_lock._edited_images import EDIT_BATCH, EditProgress, edit_images
 from keylatch.locks._model_lock._editor import Editor
 from keylatch.locks._model_lock._training_set import WRONG_SHARE, locked_union
 from keylatch.locks._randomness import SEED_BYTES
+from keylatch.locks._training_hints import require_hint_layers
 
 DECOY_SHARE = 0.5
 _BLOCK_SIZE = 2  # of the transform that does nothing
-
-
-@dataclass(frozen=True, slots=True)
-class EditTuneReport:
-    """Top-1 accuracies in percent, for segmentation mean IoU, all on the same validation images.
-
-    Attributes:
-        original: The given network on plain images.
-        predicted: The given network on edited images: what a lock may be expected to leave of it.
-        unlocked: The trained network on images edited under the key.
-        locked: The trained network on plain images: what is left to whoever takes the edit off.
-        file_alone: The trained network on images edited by the locked defaults: what the file does by itself.
-        near_key: By the share of embedding and noise that is drawn anew.
-        wrong_prompt: By prompt, with all else of the key right.
-        images: Training images.
-        wrong_images: Those with wrong labels beside them.
-        epochs: Done.
-        seconds: Spent in training, editing left out.
-    """
-
-    original: float
-    predicted: float
-    unlocked: float
-    locked: float
-    file_alone: float
-    near_key: dict[str, float]
-    wrong_prompt: dict[str, float]
-    images: int
-    wrong_images: int
-    epochs: int
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class EditTuned:
-    """A network trained on edited images.
-
-    Attributes:
-        model: In evaluation mode, on the CPU; takes normalized edited images.
-        report: What it can do with the key and without.
-    """
-
-    model: nn.Module
-    report: EditTuneReport
 
 
 def edit_tune(
@@ -100,6 +54,7 @@ def edit_tune(
     batch: int = 128,
     learning_rate: float = 0.05,
     augment: Augment | None = None,
+    hints: Sequence[str] = (),
     cache: str | PathLike[str] | None = None,
     checkpoint: str | PathLike[str] | None = None,
     edit_batch: int = EDIT_BATCH,
@@ -134,6 +89,9 @@ def edit_tune(
         batch: Images in a step.
         learning_rate: The largest, after the warm-up.
         augment: Changes a batch of edited images, as for `fine_tune`.
+        hints: Layers whose outputs for edited images are to be those of the given network for the plain ones, such as
+            `hint_layers(model, spec)` names; images with wrong labels get none. A pre-trained network keeps its
+            accuracy with them, whatever the decoys. None by default, as in the published method.
         cache: A folder for edited images; an interrupted editing goes on there.
         checkpoint: A file; an interrupted training goes on there.
         edit_batch: Images edited together.
@@ -151,6 +109,8 @@ def edit_tune(
         each.require(editor)
     everything = read_images(train, spec, name="training")
     held_back = read_images(validation, spec, name="validation")
+    if hints:
+        require_hint_layers(model, hints, spec)
     _require_decoys(decoy_share, [*decoy_prompts, *decoy_keys, *decoy_editors])
     data = draw_subset(everything, subset, generator_for(seed, "edited subset"))
 
@@ -174,9 +134,9 @@ def edit_tune(
     )  # fmt: skip
     shown = edited(key, held_back.images)
     tuned = fine_tune(
-        model, spec, identity_transform(_BLOCK_SIZE, spec.channels), [union], [(shown, held_back.labels)],
-        epochs=epochs, batch=batch, learning_rate=learning_rate, augment=augment, checkpoint=checkpoint, device=device,
-        seed=seed, progress=progress,
+        model, spec, identity_transform(_BLOCK_SIZE, spec.channels), union, [(shown, held_back.labels)],
+        epochs=epochs, batch=batch, learning_rate=learning_rate, augment=augment, hints=hints, checkpoint=checkpoint,
+        device=device, seed=seed, progress=progress,
     )  # fmt: skip
 
     def score(network: nn.Module, images: torch.Tensor) -> float:
@@ -191,7 +151,7 @@ def edit_tune(
         original=score(model, held_back.images), predicted=tuned.report.original, unlocked=tuned.report.right_key,
         locked=score(tuned.model, held_back.images),
         file_alone=score(tuned.model, edited_by(by_default, held_back.images)),
-        near_key=near, wrong_prompt=guesses, images=len(data), wrong_images=len(union[1]) - len(data),
+        near_key=near, wrong_prompt=guesses, images=len(data), wrong_images=len(union) - len(data),
         epochs=tuned.report.epochs, seconds=tuned.report.seconds,
     )  # fmt: skip
     return EditTuned(tuned.model, report)

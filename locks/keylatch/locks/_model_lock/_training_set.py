@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from keylatch.errors import LockError
-from keylatch.locks._key_training_data import IGNORED, generator_for
+from keylatch.locks._key_training_data import IGNORED, ImageSet, Originals, generator_for, image_set
 
 WRONG_SHARE = 0.05  # of the union, as in the paper
 
@@ -21,10 +21,10 @@ def locked_union(
     decoys: Sequence[tuple[torch.Tensor, torch.Tensor]] = (),
     wrong_share: float = WRONG_SHARE,
     seed: int = 0,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> ImageSet:
     """Edited images keep their labels; some plain ones, and all decoys, get wrong ones, drawn for each image.
 
-    One wrong class for all would be undone by dropping its logit.
+    One wrong class for all would be undone by dropping its logit. Hints are there for edited images alone.
 
     Args:
         images: (N, 3, H, W) uint8, plain.
@@ -34,9 +34,6 @@ def locked_union(
         decoys: Images edited otherwise, and their right labels.
         wrong_share: Of edited and plain images together, the plain ones.
         seed: Of the draws.
-
-    Returns:
-        Images and labels.
 
     Raises:
         LockError: If there is but one class, or the share is none.
@@ -52,7 +49,9 @@ def locked_union(
     wrong = [(images[plain], labels[plain]), *decoys]
     found = [edited, *(part for part, _ in wrong)]
     named = [labels, *(wrong_labels(right, classes, generator) for _, right in wrong)]
-    return torch.cat(found), torch.cat(named)
+    places = torch.full((sum(map(len, found)),), -1)
+    places[: len(edited)] = torch.arange(len(edited))
+    return image_set(torch.cat(found), torch.cat(named), Originals(images, places))
 
 
 def wrong_labels(labels: torch.Tensor, classes: int, generator: torch.Generator) -> torch.Tensor:
