@@ -42,7 +42,7 @@ from keylatch.locks._model_lock._load_editor import load_editor
 from keylatch.locks._model_lock._lock import model_lock
 from keylatch.locks._model_lock._pixel_editor import PixelEditor
 from keylatch.locks._model_lock._pixel_training import train_pixel_editor
-from keylatch.locks._model_lock._prompts import STYLE_PROMPTS, PromptRank, rank_prompts
+from keylatch.locks._model_lock._prompts import STYLE_PROMPTS, PromptRank, made_up_prompts, rank_prompts
 from keylatch.locks._model_lock._varied_editor import varied_editor
 from keylatch.locks._patch_gate import PatchPlace
 from keylatch.locks._report import BlockReport, ChannelReport, DetectorReport, EditReport, LayerReport, LockReport
@@ -131,6 +131,7 @@ __all__ = [
     "load_locked",
     "load_program",
     "log2_chance_within",
+    "made_up_prompts",
     "masked_model",
     "measure_domains",
     "model_lock",

@@ -30,7 +30,7 @@ from keylatch.locks import (
 from keylatch.locks._model_lock._draws import Draws
 from keylatch.locks._model_lock._made_images import made_pictures
 from keylatch.locks._model_lock._styles import STYLE_PROMPTS, made_styles
-from keylatch.locks._model_lock._training_set import locked_union, wrong_labels
+from keylatch.locks._model_lock._training_set import drawn_labels, locked_union
 
 SPEC = InputSpec(3, 16, 16)
 PROMPT = "as a negative"
@@ -119,7 +119,7 @@ def test_a_key_of_another_editor_is_refused_before_anything_is_edited(
 
 def test_wrong_labels_are_wrong_and_drawn_for_each_image() -> None:
     labels = torch.arange(600) % 5
-    wrong = wrong_labels(labels, 5, torch.Generator().manual_seed(0))
+    wrong = drawn_labels(labels, 5, torch.Generator().manual_seed(0))
     assert not (wrong == labels).any()
     assert wrong.min() == 0 and wrong.max() == 4
     counts = torch.bincount((wrong - labels) % 5, minlength=5)
@@ -128,7 +128,7 @@ def test_wrong_labels_are_wrong_and_drawn_for_each_image() -> None:
 
 def test_wrong_label_maps_move_every_class_and_keep_what_has_none() -> None:
     labels = torch.tensor([[[0, 0, 1], [2, 2, 255]]]).expand(50, 2, 3).contiguous()
-    wrong = wrong_labels(labels, 3, torch.Generator().manual_seed(0))
+    wrong = drawn_labels(labels, 3, torch.Generator().manual_seed(0))
     assert bool((wrong[:, 1, 2] == 255).all())
     assert not (wrong == labels)[labels != 255].any()
     assert torch.equal(wrong[:, 0, 0], wrong[:, 0, 1])  # a class of an image is one other class

@@ -27,7 +27,7 @@ from keylatch.locks._model_lock._edit_key import EditKey
 from keylatch.locks._model_lock._edit_tune_report import EditTuned, EditTuneReport
 from keylatch.locks._model_lock._edited_images import EDIT_BATCH, EditProgress, edit_images
 from keylatch.locks._model_lock._editor import Editor
-from keylatch.locks._model_lock._training_set import WRONG_SHARE, locked_union
+from keylatch.locks._model_lock._training_set import WRONG_SHARE, WrongLabels, locked_union, retinted
 from keylatch.locks._randomness import SEED_BYTES
 from keylatch.locks._training_hints import require_hint_layers
 
@@ -48,7 +48,9 @@ def edit_tune(
     decoy_keys: Sequence[EditKey] = (),
     decoy_editors: Sequence[Editor] = (),
     decoy_share: float = DECOY_SHARE,
+    tint_share: float = 0.0,
     wrong_share: float = WRONG_SHARE,
+    wrong_labels: WrongLabels = "drawn",
     subset: float = 1.0,
     epochs: int = 20,
     batch: int = 128,
@@ -79,11 +81,17 @@ def edit_tune(
         decoy_prompts: Other prompts, whose edits get wrong labels; if there are any, the edit by the locked defaults
             joins them. The trained network is measured on them too: keep some prompts back to measure guessing.
         decoy_keys: Other keys for this editor, whose edits get wrong labels, such as `EditKey.near` gives: what a
-            prompt that nobody listed, other noise, or another editor makes of an image.
+            prompt that nobody listed, other noise, or another editor makes of an image; or this key with each of some
+            hundred `made_up_prompts`, which stand for all that could be guessed.
         decoy_editors: Other editors of this kind, whose edits under the very key get wrong labels, such as
             `varied_editor` makes.
         decoy_share: Decoys as a share of the training images, over all of these edits.
+        tint_share: The same for decoys that need no editing: edits by this very key with another strength and tint in
+            each channel, which stand for what other editors make of the prompt.
         wrong_share: Plain images as a share of edited and plain ones.
+        wrong_labels: What these and the decoys get: `drawn`, for each another class than its own, as in the paper, or
+            `colors`, the class that an image's colors decide, which a network can learn: it then refuses what it was
+            never shown too.
         subset: Share of the training images.
         epochs: Passes over all of them.
         batch: Images in a step.
@@ -111,7 +119,7 @@ def edit_tune(
     held_back = read_images(validation, spec, name="validation")
     if hints:
         require_hint_layers(model, hints, spec)
-    _require_decoys(decoy_share, [*decoy_prompts, *decoy_keys, *decoy_editors])
+    _require_decoys(decoy_share, tint_share, [*decoy_prompts, *decoy_keys, *decoy_editors])
     data = draw_subset(everything, subset, generator_for(seed, "edited subset"))
 
     def edited_by(edit: KeyedEdit, images: torch.Tensor) -> torch.Tensor:
@@ -128,9 +136,11 @@ def edit_tune(
     edits += [other.keyed(editor) for other in decoy_keys]
     edits += [key.keyed_anyway(other) for other in decoy_editors]
     decoys = _decoys(edits, data, decoy_share, seed, edited_by)
+    plain, ours = _bytes(data.images), edited(key, data.images)
+    decoys.append(_tints(plain, ours, data.labels, tint_share, seed))
     union = locked_union(
-        _bytes(data.images), edited(key, data.images), data.labels, classes=classes, decoys=decoys,
-        wrong_share=wrong_share, seed=seed,
+        plain, ours, data.labels, classes=classes, decoys=decoys, wrong_share=wrong_share, wrong_labels=wrong_labels,
+        seed=seed,
     )  # fmt: skip
     shown = edited(key, held_back.images)
     tuned = fine_tune(
@@ -192,6 +202,14 @@ def _decoys(
     return found
 
 
+def _tints(
+    plain: torch.Tensor, edited: torch.Tensor, labels: torch.Tensor, share: float, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = generator_for(seed, "tints")
+    chosen = torch.randint(0, len(plain), (round(share * len(plain)),), generator=generator)
+    return retinted(plain[chosen], edited[chosen], generator), labels[chosen]
+
+
 def _bytes(images: torch.Tensor) -> torch.Tensor:
     return images if images.dtype == torch.uint8 else (images * 255).round().to(torch.uint8)
 
@@ -200,6 +218,8 @@ def _bytes_of(seed: int, share: float) -> bytes:
     return seeded(seed, f"near edit key {share}").bytes(SEED_BYTES)
 
 
-def _require_decoys(share: float, decoys: Sequence[object]) -> None:
+def _require_decoys(share: float, tint_share: float, decoys: Sequence[object]) -> None:
+    if not tint_share >= 0:
+        raise LockError(f"the tints' share is {tint_share:g}, expected 0 or more", hint="take 1, or 0 for none")
     if decoys and not share > 0:
         raise LockError(f"the decoys' share is {share:g}, expected more than 0", hint=f"take {DECOY_SHARE}")
