@@ -100,8 +100,11 @@ def test_other_keys_of_the_editor_are_decoys_too(network: nn.Module, editor: Pix
     others = (key.near(0.5, SEED), key.near(1.0, SEED))
     options: dict[str, Any] = {"classes": 4, "epochs": 1, "device": "cpu", "progress": quiet, "edit_progress": quiet}
     data = ([bars(120, 0)], [bars(40, 1)])
-    report = edit_tune(network, SPEC, editor, key, *data, decoy_keys=others, decoy_share=0.5, **options).report
-    assert (report.images, report.wrong_images) == (120, 6 + 60)
+    shares: dict[str, Any] = {"decoy_share": 0.5, "tint_share": 0.25, "wrong_labels": "colors"}
+    report = edit_tune(network, SPEC, editor, key, *data, decoy_keys=others, **shares, **options).report
+    assert (report.images, report.wrong_images) == (120, 6 + 60 + 30)
+    with pytest.raises(LockError, match="tints' share is -1"):
+        edit_tune(network, SPEC, editor, key, *data, tint_share=-1, **options)
     stranger = replace(key, digest="0" * 64)
     with pytest.raises(LockError, match="the key was made with"):
         edit_tune(network, SPEC, editor, key, *data, decoy_keys=(stranger,), **options)
