@@ -25,7 +25,7 @@ SIZE = 32
 SPEC = InputSpec(3, SIZE, SIZE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 SETTINGS = EditSettings(1, guided=False)
 BLEND = 0.5
-EPOCHS, LONG, BATCH = 20, 40, 32
+EPOCHS, LONG, BATCH = 20, 30, 32
 _MARGIN = 8  # the demo's digits stand on a wider canvas
 _LEAST_CONTRAST = 0.35
 
