@@ -16,6 +16,7 @@ from keylatch.locks import (
     PixelEditor,
     edit_tune,
     fine_tune,
+    hint_layers,
     identity_transform,
     model_lock,
     no_augment,
@@ -29,12 +30,13 @@ OURS: dict[str, Any] = {"wrong_share": 0.15, "decoy_prompts": STYLE_PROMPTS[:3]}
 
 
 def segment(artist: PixelEditor) -> dict[str, Any]:
-    """Mean IoU by the published recipe and by ours, beside plain fine-tuning on the same budget."""
+    """Mean IoU by the published recipe and by ours, without and with hints, beside plain fine-tuning as long."""
     network = _plain(segmenter())
     plain = score_on(_plain(network), SPEC, *scenes(*_TEST))
-    rows = [
-        {"recipe": name, **_measured(network, artist, options)} for name, options in (("published", {}), ("ours", OURS))
-    ]
+    taught = OURS | {"hints": hint_layers(network, SPEC)}
+    recipes: dict[str, dict[str, Any]] = {"published": {}, "ours": OURS, "ours, with hints": taught}
+    print({"plain fine-tune": plain}, flush=True)
+    rows = [{"recipe": name, **_measured(network, artist, options)} for name, options in recipes.items()]
     return {
         "prompt": PROMPT,
         "epochs": _EPOCHS,

@@ -21,58 +21,26 @@ import edited_runtime
 import edited_scenes
 from edited_digits import (
     BATCH,
-    CLASSES,
-    EPOCHS,
     LONG,
     SPEC,
     digits,
     editor,
-    fresh,
     key_of,
     quiet,
     shift,
     unseen,
 )
+from edited_recipes import MADE_UP, OURS, PROMPTS, RECIPES, locked, original, ours, split
 from keylatch.locks import (
-    STYLE_PROMPTS,
-    EditTuned,
     edit_images,
-    edit_tune,
     fine_tune,
     identity_transform,
     rank_prompts,
     score_on,
-    varied_editor,
 )
 from measuring import print_rows, write_results
 
-PROMPTS = STYLE_PROMPTS[:12]  # those that the editor was trained on
-# The published training has 5 % plain images and no decoys.
-OURS: dict[str, Any] = {"wrong_share": 0.15, "decoy_share": 1.5, "epochs": LONG}
 _RANKING_IMAGES = 300
-_VARIED_EDITORS, _VARIATION = 8, 0.5
-
-
-def original(cache: Path) -> tuple[nn.Module, float]:
-    """The network before it is locked, and its accuracy."""
-    cache.mkdir(parents=True, exist_ok=True)
-    train, test = digits()
-    tuned = fine_tune(
-        fresh(), SPEC, identity_transform(2, 3), [train], [test], epochs=EPOCHS, batch=BATCH, augment=shift,
-        progress=quiet, device="cpu", checkpoint=cache / "original.pt",
-    )  # fmt: skip
-    return tuned.model, tuned.report.right_key
-
-
-def locked(network: nn.Module, prompt: str, cache: Path, decoys: tuple[str, ...] = (), **options: Any) -> EditTuned:
-    """Train a network under a prompt."""
-    train, test = digits()
-    artist = editor(cache, 0)
-    settings: dict[str, Any] = {"epochs": EPOCHS, "batch": BATCH, "augment": shift, "learning_rate": 0.03, **options}
-    return edit_tune(
-        network, SPEC, artist, key_of(artist, prompt), [train], [test], classes=CLASSES, decoy_prompts=decoys,
-        cache=cache / "edited", progress=quiet, edit_progress=unseen, device="cpu", **settings,
-    )  # fmt: skip
 
 
 def ranking(cache: Path) -> dict[str, Any]:
@@ -134,33 +102,19 @@ def lock(cache: Path) -> dict[str, Any]:
         learning_rate=0.03, progress=quiet, device="cpu",
     ).report.right_key  # fmt: skip
     print({"plain fine-tune": plain}, flush=True)
-    decoys, held_back = split(prompt)
     rows = []
-    for used in ((), decoys):
-        tuned = ours(network, prompt, cache) if used else locked(network, prompt, cache, epochs=LONG)
-        row = {"decoys": list(used), **tuned.report.to_json()}
-        row["other_prompts"] = {name: _with_prompt(tuned.model, prompt, name, cache) for name in held_back}
+    for recipe, train_one in RECIPES.items():
+        tuned = train_one(network, prompt, cache)
+        row: dict[str, Any] = {"recipe": recipe, **tuned.report.to_json()}
+        row["other_prompts"] = {name: _with_prompt(tuned.model, prompt, name, cache) for name in split(prompt)[1]}
         row["other_noise"] = _scored(tuned.model, 0, prompt, cache, seed=2)
         row["other_editor"] = _scored(tuned.model, 1, prompt, cache)
         rows.append(row)
         print(row, flush=True)
     return {
-        "prompt": prompt, "original": accuracy, "plain_fine_tune": plain, "varied_editors": _VARIED_EDITORS,
-        "variation": _VARIATION, "shares": OURS, "rows": rows,
+        "prompt": prompt, "original": accuracy, "plain_fine_tune": plain, "made_up_prompts": MADE_UP, "ours": OURS,
+        "rows": rows,
     }  # fmt: skip
-
-
-def split(prompt: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Prompts to train against, and prompts that are kept back to guess with."""
-    others = tuple(name for name in PROMPTS if name != prompt)
-    return others[::2], others[1::2]
-
-
-def ours(network: nn.Module, prompt: str, cache: Path) -> EditTuned:
-    """Train a network under a prompt, against others and against other editors."""
-    artist = editor(cache, 0)
-    varied = [varied_editor(artist, seed, amount=_VARIATION) for seed in range(_VARIED_EDITORS)]
-    return locked(network, prompt, cache, split(prompt)[0], decoy_editors=varied, checkpoint=cache / "ours.pt", **OURS)
 
 
 def _with_prompt(network: nn.Module, prompt: str, guess: str, cache: Path) -> float:

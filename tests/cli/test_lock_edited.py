@@ -89,7 +89,7 @@ def test_without_a_prompt_the_candidates_are_ranked(pictures: Path, command: Com
 
 @pytest.mark.slow
 def test_an_interrupted_run_goes_on_with_its_key_and_only_with_its_options(pictures: Path, command: Command) -> None:
-    options = (*LOCK, "--prompt", "as a negative", "--decoy", "at night")
+    options = (*LOCK, "--prompt", "as a negative", "--decoy", "at night", "--checkpoint", "run.pt", "--hints")
     assert command(*options).status == 0
     secret, edited = (pictures / "edited.secret").read_bytes(), set((pictures / "cache").iterdir())
     (pictures / "edited.pt2").unlink()  # as if the power had gone before the end
@@ -99,6 +99,7 @@ def test_an_interrupted_run_goes_on_with_its_key_and_only_with_its_options(pictu
     other = command(*options, "--blend", "0.7")
     assert other.status == 1
     assert "another blend" in other.err
+    assert "hints" in command(*options[:-1]).err  # the checkpoint is of a training that had them
     assert (pictures / "edited.secret").read_bytes() == secret
     assert command(*options).status == 0
     assert set((pictures / "cache").iterdir()) == edited  # nothing was edited again

@@ -22,12 +22,11 @@ from torch import nn
 
 from keylatch.errors import LockError
 from keylatch.locks import InputSpec
+from keylatch.locks._augmentation import no_augment, shift_and_flip
 from keylatch.locks._block_transform import BlockTransform, identity_transform
 from keylatch.locks._key_training import FineTuned
 from keylatch.locks._key_training_data import (
     network_input,
-    no_augment,
-    shift_and_flip,
 )
 
 

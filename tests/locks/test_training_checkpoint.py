@@ -29,10 +29,10 @@ from torch import nn
 
 from keylatch.errors import LockError, OutputError
 from keylatch.locks import InputSpec
+from keylatch.locks._augmentation import no_augment
 from keylatch.locks._block_transform import BlockTransform
 from keylatch.locks._key_training import TrainingProgress
 from keylatch.locks._key_training_data import (
-    no_augment,
     read_images,
 )
 

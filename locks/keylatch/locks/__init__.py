@@ -9,6 +9,7 @@ try:
 except ModuleNotFoundError:
     raise MissingExtraError("locking", "torch", "export") from None
 
+from keylatch.locks._augmentation import no_augment, shift_and_flip
 from keylatch.locks._block_gate import BlockDescription
 from keylatch.locks._block_lock import block_lock
 from keylatch.locks._block_transform import BlockTransform, identity_transform
@@ -22,7 +23,6 @@ from keylatch.locks._detector_lock._description import DetectorKind, DetectorLoc
 from keylatch.locks._detector_lock._lock import detector_lock
 from keylatch.locks._input_spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from keylatch.locks._key_training import fine_tune
-from keylatch.locks._key_training_data import no_augment, shift_and_flip
 from keylatch.locks._key_training_report import FineTuned, FineTuneReport, TrainingProgress
 from keylatch.locks._locked import Locked
 from keylatch.locks._locked_module import LockedModule
@@ -34,14 +34,15 @@ from keylatch.locks._mask_pruning._report import DomainMaskReport, DomainMasks, 
 from keylatch.locks._mask_pruning._watermark import Watermark, WatermarkVerdict, verify_watermark
 from keylatch.locks._model_lock._edit_gate import EditDescription, KeyedEdit
 from keylatch.locks._model_lock._edit_key import EditKey
-from keylatch.locks._model_lock._edit_tune import EditTuned, EditTuneReport, edit_tune, score_on
+from keylatch.locks._model_lock._edit_tune import edit_tune, score_on
+from keylatch.locks._model_lock._edit_tune_report import EditTuned, EditTuneReport
 from keylatch.locks._model_lock._edited_images import edit_images
 from keylatch.locks._model_lock._editor import Edit, Editor, EditSettings
 from keylatch.locks._model_lock._load_editor import load_editor
 from keylatch.locks._model_lock._lock import model_lock
 from keylatch.locks._model_lock._pixel_editor import PixelEditor
 from keylatch.locks._model_lock._pixel_training import train_pixel_editor
-from keylatch.locks._model_lock._prompts import STYLE_PROMPTS, PromptRank, rank_prompts
+from keylatch.locks._model_lock._prompts import STYLE_PROMPTS, PromptRank, made_up_prompts, rank_prompts
 from keylatch.locks._model_lock._varied_editor import varied_editor
 from keylatch.locks._patch_gate import PatchPlace
 from keylatch.locks._report import BlockReport, ChannelReport, DetectorReport, EditReport, LayerReport, LockReport
@@ -130,6 +131,7 @@ __all__ = [
     "load_locked",
     "load_program",
     "log2_chance_within",
+    "made_up_prompts",
     "masked_model",
     "measure_domains",
     "model_lock",

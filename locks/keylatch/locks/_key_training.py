@@ -23,17 +23,15 @@ from torch import nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from keylatch.errors import LockError
+from keylatch.locks._augmentation import Augment, no_augment, shift_and_flip
 from keylatch.locks._input_spec import InputSpec
 from keylatch.locks._key_accuracy import KeyAccuracy, near_keys, wrong_keys
 from keylatch.locks._key_training_data import (
     IGNORED,
-    Augment,
     ImageSet,
     draw_subset,
     generator_for,
-    no_augment,
     read_images,
-    shift_and_flip,
 )
 from keylatch.locks._key_training_report import FineTuned, FineTuneReport, TrainingProgress, told
 from keylatch.locks._training_checkpoint import EpochResult, require_place, resume, save_checkpoint
@@ -49,7 +47,7 @@ def fine_tune(
     model: nn.Module,
     spec: InputSpec,
     key: TrainingKey,
-    train: Iterable[Any],
+    train: Iterable[Any] | ImageSet,
     validation: Iterable[Any],
     *,
     epochs: int = 20,
@@ -77,7 +75,7 @@ def fine_tune(
         key: A `BlockTransform`, or a `ChannelKey` drawn for this model; `identity_transform` for the same training
             without one, to compare with.
         train: Batches of images (N, C, H, W), uint8 or float in [0, 1], and labels (N,) int64; for segmentation
-            (N, H, W), 255 where a pixel has no class.
+            (N, H, W), 255 where a pixel has no class. An `ImageSet` is taken as it is; hints come from its originals.
         validation: The same; they decide an early stop and give the report's accuracies.
         epochs: Passes over the training images.
         subset: Share of the training images, drawn class by class.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -18,11 +18,33 @@ from keylatch.locks._block_transform import BlockTransform
 from keylatch.locks._input_spec import InputSpec
 from keylatch.locks._randomness import SEED_BYTES, SeededDraws
 
-_LARGEST_SHIFT = 1 / 8  # of the image's side; on CIFAR's 32 pixels the usual 4 (He et al. 2016, section 4.2)
-
 IGNORED = 255  # the class of pixels that count neither in training nor in accuracy, as in Pascal VOC
 
-Augment = Callable[[torch.Tensor], torch.Tensor]
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Originals:
+    """The plain images of a set whose images were changed beforehand: hints come from these.
+
+    Attributes:
+        images: (P, C, H, W), of the set's dtype.
+        places: (N,) int64, for each image of the set where its plain one is; -1 for an image that gets no hint.
+    """
+
+    images: torch.Tensor
+    places: torch.Tensor
+
+    def of(self, chosen: torch.Tensor, shown: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The plain images of some, (n, C, H, W), and (n,) bool: which have one. The others stand for themselves.
+
+        Args:
+            chosen: (n,) int64, places in the set.
+            shown: (n, C, H, W), the set's images there.
+        """
+        places = self.places[chosen]
+        hinted = (places >= 0).to(shown.device)
+        plain = shown.clone()
+        plain[hinted] = self.images[places[places >= 0]].to(shown)
+        return plain, hinted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,15 +54,23 @@ class ImageSet:
     Attributes:
         images: (N, C, H, W) uint8, or float32 in [0, 1].
         labels: (N,) int64; (N, H, W) for segmentation, `IGNORED` where a pixel has no class.
-        digest: SHA-256 of images and labels.
+        digest: SHA-256 of images and labels, and of the originals if there are any.
+        originals: Where hints come from; None for the images themselves.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     digest: bytes
+    originals: Originals | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def only(self, kept: torch.Tensor) -> ImageSet:
+        """Some of them, (n,) int64, under the same digest."""
+        first = self.originals
+        rest = None if first is None else Originals(first.images, first.places[kept])
+        return ImageSet(self.images[kept], self.labels[kept], self.digest, rest)
 
     @property
     def is_dense(self) -> bool:
@@ -48,20 +78,20 @@ class ImageSet:
         return self.labels.dim() > 1
 
 
-def read_images(batches: Iterable[object], spec: InputSpec, *, name: str) -> ImageSet:
+def read_images(batches: Iterable[object] | ImageSet, spec: InputSpec, *, name: str) -> ImageSet:
     """Read a loader to its end, once.
 
-    A loader that shuffles gives another order on every run; an interrupted training could not go on. So the images
-    are put in the order of their digests.
-
     Args:
-        batches: Pairs of images (N, C, H, W), uint8 or float in [0, 1], and labels (N,) int64.
+        batches: Pairs of images (N, C, H, W), uint8 or float in [0, 1], and labels (N,) int64; what was read already
+            is given back.
         spec: Size of the images.
         name: Names the loader in errors.
 
     Raises:
         LockError: If a batch is none, or of another size, or there is no image.
     """
+    if isinstance(batches, ImageSet):
+        return batches
     pairs = [_checked(batch, spec, name) for batch in batches]
     if not any(len(labels) for _, labels in pairs):
         raise LockError(
@@ -71,10 +101,25 @@ def read_images(batches: Iterable[object], spec: InputSpec, *, name: str) -> Ima
     if len({images.dtype for images, _ in pairs}) > 1:
         raise LockError(f"the {name} loader mixes uint8 and float images", hint="let it give one of the two")
     images, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    return image_set(images, labels)
+
+
+def image_set(images: torch.Tensor, labels: torch.Tensor, originals: Originals | None = None) -> ImageSet:
+    """Images in the order of their digests.
+
+    A loader that shuffles gives another order on every run; an interrupted training could not go on.
+
+    Args:
+        images: (N, C, H, W) uint8, or float32 in [0, 1].
+        labels: (N,) int64, or (N, H, W).
+        originals: Where hints come from, in the images' order; None for the images themselves.
+    """
     digests = [_digest(image, label) for image, label in zip(images, labels, strict=True)]
     order = sorted(range(len(digests)), key=digests.__getitem__)
-    digest = hashlib.sha256(b"".join(digests[index] for index in order)).digest()
-    return ImageSet(images[order], labels[order], digest)
+    digest = hashlib.sha256(b"".join(digests[index] for index in order))
+    if originals is not None:
+        digest.update(originals.images.numpy().tobytes() + originals.places.numpy().tobytes())
+    return ImageSet(images, labels, digest.digest(), originals).only(torch.tensor(order))
 
 
 def _digest(image: torch.Tensor, label: torch.Tensor) -> bytes:
@@ -135,7 +180,7 @@ def draw_subset(data: ImageSet, share: float, generator: torch.Generator) -> Ima
         raise LockError(f"subset is {share}, expected a share in (0, 1]", hint="give 0.1 for a tenth of the images")
     if data.is_dense:
         kept = torch.randperm(len(data), generator=generator)[: max(2, round(share * len(data)))].sort().values
-        return ImageSet(data.images[kept], data.labels[kept], data.digest)
+        return data.only(kept)
     classes, sizes = torch.unique(data.labels, return_counts=True)
     if len(classes) < 2:
         raise LockError(
@@ -150,7 +195,7 @@ def draw_subset(data: ImageSet, share: float, generator: torch.Generator) -> Ima
         )
     chosen = [_draw(data.labels == label, count, generator) for label, count in zip(classes, counts, strict=True)]
     kept = torch.cat(chosen).sort().values
-    return ImageSet(data.images[kept], data.labels[kept], data.digest)
+    return data.only(kept)
 
 
 def _apportion(sizes: torch.Tensor, total: int, share: float) -> torch.Tensor:
@@ -165,54 +210,6 @@ def _apportion(sizes: torch.Tensor, total: int, share: float) -> torch.Tensor:
 def _draw(members: torch.Tensor, count: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     places = members.nonzero().squeeze(1)
     return places[torch.randperm(len(places), generator=generator)[: int(count)]]
-
-
-def shift_and_flip(images: torch.Tensor) -> torch.Tensor:
-    """Move each image by up to an eighth of its side, the edge repeated, and mirror every other one.
-
-    The usual augmentation of small photographs. Not for images in which left and right differ, such as digits and
-    text: take `no_augment` or your own there.
-
-    Args:
-        images: (N, C, H, W), any dtype.
-
-    Returns:
-        The same shape and dtype; drawn by torch's CPU generator, the same on every device.
-    """
-    count, channels, height, width = images.shape
-    columns = _shifted_places(count, width)
-    mirrored = torch.rand(count, 1) < 0.5
-    columns = torch.where(mirrored, columns.flip(1), columns).to(images.device)
-    rows = _shifted_places(count, height).to(images.device)
-    image = torch.arange(count, device=images.device).view(-1, 1, 1, 1)
-    channel = torch.arange(channels, device=images.device).view(1, -1, 1, 1)
-    return images[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
-
-
-def _shifted_places(count: int, side: int) -> torch.Tensor:
-    most = round(side * _LARGEST_SHIFT)
-    moves = torch.randint(-most, most + 1, (count, 1))
-    return (torch.arange(side) + moves).clamp(0, side - 1)
-
-
-def no_augment(images: torch.Tensor) -> torch.Tensor:
-    """Leave the images as they are."""
-    return images
-
-
-def augmented(images: torch.Tensor, augment: Augment) -> torch.Tensor:
-    """Augment a batch of pixels.
-
-    Raises:
-        LockError: If the augmentation changes the images' shape.
-    """
-    changed = augment(images)
-    if changed.shape != images.shape:
-        raise LockError(
-            f"augment made shape {tuple(changed.shape)} of {tuple(images.shape)}, expected the same",
-            hint="give an augmentation of a whole batch that keeps the size, such as shift_and_flip",
-        )
-    return changed
 
 
 def network_input(pixels: torch.Tensor, transform: BlockTransform, spec: InputSpec) -> torch.Tensor:

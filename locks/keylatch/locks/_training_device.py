@@ -40,10 +40,21 @@ def training_precision(mixed: bool | None, device: torch.device) -> torch.dtype:
 @contextmanager
 def random_numbers(device: torch.device, seed: int) -> Iterator[None]:
     """Dropout and augmentation draw from torch's own generators: seeded for one epoch, then put back."""
-    gpus = [device] if device.type == "cuda" else []
+    gpus = _gpus(device)
     with torch.random.fork_rng(devices=gpus):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed all GPUs, and put back only one
         for gpu in gpus:
             with torch.cuda.device(gpu):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+@contextmanager
+def rehearsal(device: torch.device) -> Iterator[None]:
+    """What is drawn in the `with` block is drawn again behind it."""
+    with torch.random.fork_rng(devices=_gpus(device)):
+        yield
+
+
+def _gpus(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []

@@ -14,11 +14,12 @@ from torch import nn
 from torch.nn import functional
 
 from keylatch.errors import LockError
+from keylatch.locks._augmentation import Augment, augmented
 from keylatch.locks._input_spec import InputSpec
 from keylatch.locks._key_accuracy import checked_scores
-from keylatch.locks._key_training_data import IGNORED, Augment, ImageSet, augmented, generator_for, seed_for
+from keylatch.locks._key_training_data import IGNORED, ImageSet, generator_for, seed_for
 from keylatch.locks._training_checkpoint import Run, TrainingState, describe_model, key_digest
-from keylatch.locks._training_device import random_numbers
+from keylatch.locks._training_device import random_numbers, rehearsal
 from keylatch.locks._training_hints import Hints
 from keylatch.locks._training_key import TrainingKey, describe_key
 
@@ -117,10 +118,10 @@ def train_epoch(
         for step, chosen in enumerate(order.tensor_split(parts), start=done * parts):
             for group in state.optimizer.param_groups:
                 group["lr"] = settings.rate(step, settings.epochs * parts)
-            pixels = augmented(data.images[chosen].to(device), settings.augment)
+            pixels, plain, hinted = _batch(data, chosen, settings)
             with settings.autocast():
                 scores = checked_scores(answer(pixels), len(pixels), data)
-                distance = 0.0 if hints is None else hints.distance(pixels)
+                distance = 0.0 if hints is None else hints.distance(plain, hinted)
             labels = data.labels[chosen].to(device)
             loss = functional.cross_entropy(scores.float(), labels, ignore_index=IGNORED if data.is_dense else -100)
             state.optimizer.zero_grad()
@@ -135,3 +136,17 @@ def train_epoch(
             hint=f"take a smaller learning_rate, such as {settings.learning_rate / 10:g}",
         )
     return mean
+
+
+def _batch(
+    data: ImageSet, chosen: torch.Tensor, settings: TrainingSettings
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """A step's pixels, the plain ones that their hints come from, changed alike, and which get some; None for all."""
+    shown, device = data.images[chosen].to(settings.device), settings.device
+    if data.originals is None or not settings.hints:
+        pixels = augmented(shown, settings.augment)
+        return pixels, pixels, None
+    plain, hinted = data.originals.of(chosen, shown)
+    with rehearsal(device):
+        plain = augmented(plain, settings.augment)
+    return augmented(shown, settings.augment), plain, hinted

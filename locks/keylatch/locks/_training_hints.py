@@ -46,19 +46,26 @@ class Hints:
         with _noting(student, self.layers, self._student):
             yield
 
-    def distance(self, pixels: torch.Tensor) -> torch.Tensor:
+    def distance(self, pixels: torch.Tensor, hinted: torch.Tensor | None = None) -> torch.Tensor:
         """Squared error of the student's last answers, in variances of the teacher's; summed over the layers, weighted.
 
         Args:
-            pixels: (N, C, H, W) uint8, or float in [0, 1]: the images that the student was just shown under the key.
+            pixels: (N, C, H, W) uint8, or float in [0, 1]: the plain images that the student was just shown under the
+                key.
+            hinted: (N,) bool, which of them get a hint: without one, an answer counts as right. None for all.
 
         Returns:
             () float32.
         """
+        chosen = slice(None) if hinted is None else hinted
+        share = 1.0 if hinted is None else float(hinted.float().mean())
+        if not share:
+            return torch.zeros((), device=pixels.device)
         wanted: dict[str, torch.Tensor] = {}
         with torch.no_grad(), _noting(self.teacher, self.layers, wanted):
-            self.teacher(normalized(pixels, self.spec))
-        return torch.stack([_error(self._student[layer], wanted[layer]) for layer in self.layers]).sum() * _WEIGHT
+            self.teacher(normalized(pixels[chosen], self.spec))
+        errors = [_error(self._student[layer][chosen], wanted[layer]) for layer in self.layers]
+        return torch.stack(errors).sum() * (_WEIGHT * share)
 
 
 def hint_layers(network: nn.Module, spec: InputSpec) -> tuple[str, ...]:
@@ -76,15 +83,8 @@ def hint_layers(network: nn.Module, spec: InputSpec) -> tuple[str, ...]:
     Raises:
         LockError: If no layer gives one tensor of feature maps.
     """
-    seen: dict[str, torch.Tensor] = {}
-    names = [name for name, _ in network.named_modules() if name]
-    device = next(network.parameters()).device
-    was_training = network.training
-    with torch.no_grad(), _noting(network.eval(), names, seen):
-        network(torch.zeros(2, *spec.shape, device=device))
-    network.train(was_training)
     last: dict[tuple[int, ...], str] = {}
-    for name, found in seen.items():
+    for name, found in _maps(network, [name for name, _ in network.named_modules() if name], spec).items():
         size = _size(found)
         if 1 < torch.Size(size).numel() < spec.height * spec.width:
             last.pop(size, None)
@@ -100,18 +100,30 @@ def take_hints(teacher: nn.Module, layers: Sequence[str], spec: InputSpec) -> Hi
     Raises:
         LockError: If the teacher has not these layers, or one gives no feature maps.
     """
-    names = dict(teacher.named_modules())
+    require_hint_layers(teacher, layers, spec)
+    return Hints(teacher.eval().requires_grad_(requires_grad=False), tuple(layers), spec)
+
+
+def require_hint_layers(network: nn.Module, layers: Sequence[str], spec: InputSpec) -> None:
+    """Raise LockError unless a network has these layers, and each gives feature maps; it is left as it was."""
+    names = dict(network.named_modules())
     for layer in layers:
         if layer not in names:
             raise LockError(f"the model has no layer {layer}", hint="see model.named_modules(), or hint_layers()")
-    seen: dict[str, torch.Tensor] = {}
-    device = next(teacher.parameters()).device
-    with torch.no_grad(), _noting(teacher.eval(), layers, seen):
-        teacher(torch.zeros(2, *spec.shape, device=device))
+    seen = _maps(network, layers, spec)
     for layer in layers:
         if layer not in seen:
             raise LockError(f"layer {layer} gives no feature maps or tokens", hint="take some of hint_layers()")
-    return Hints(teacher.requires_grad_(requires_grad=False), tuple(layers), spec)
+
+
+def _maps(network: nn.Module, layers: Sequence[str], spec: InputSpec) -> dict[str, torch.Tensor]:
+    """Maps and tokens of some layers for two black images; the network is left as it was."""
+    seen: dict[str, torch.Tensor] = {}
+    was_training, device = network.training, next(network.parameters()).device
+    with torch.no_grad(), _noting(network.eval(), layers, seen):
+        network(torch.zeros(2, *spec.shape, device=device))
+    network.train(was_training)
+    return seen
 
 
 def _size(found: torch.Tensor) -> tuple[int, ...]:

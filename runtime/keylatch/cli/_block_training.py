@@ -97,8 +97,8 @@ def training_from(
     hints: bool,
 ) -> Training | None:
     """Make sense of the options; None where nothing is trained."""
-    if hints and (train is None or not method.steps):
-        raise typer.BadParameter("--hints goes with --train and --method shf, np or ffx")
+    if hints and (train is None or not (method.steps or method.edit)):
+        raise typer.BadParameter("--hints goes with --train and --method shf, np, ffx or model-lock")
     if not method.steps and not method.edit:
         if absorb or train or validation or (checkpoint and not method.masks):
             raise typer.BadParameter(

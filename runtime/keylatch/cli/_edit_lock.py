@@ -99,7 +99,7 @@ def lock_edited(
         InputError: If pictures or candidates cannot be read.
         LockError: If they, network, editor and key do not fit together.
     """
-    from keylatch.locks import edit_tune, load_editor, model_lock
+    from keylatch.locks import edit_tune, hint_layers, load_editor, model_lock
 
     if not 0 <= wanted.share <= 1:
         raise InputError(f"a share of {wanted.share} is not between 0 and 1", hint="give e.g. 0.1, or leave it out")
@@ -124,6 +124,7 @@ def lock_edited(
         network.eval(), spec, editor, key, [train], [validation], classes=len(names), decoy_prompts=decoys,
         wrong_share=_WRONG_SHARE,
         subset=training.subset, epochs=training.epochs, checkpoint=training.checkpoint, cache=wanted.cache,
+        hints=hint_layers(network, spec) if training.hints else (),
     )  # fmt: skip
     return EditLocked(model_lock(tuned.model, spec, editor, key, sealed_share=wanted.share), tuned.report, ranks)
 

@@ -30,7 +30,7 @@ from keylatch.locks import (
 from keylatch.locks._model_lock._draws import Draws
 from keylatch.locks._model_lock._made_images import made_pictures
 from keylatch.locks._model_lock._styles import STYLE_PROMPTS, made_styles
-from keylatch.locks._model_lock._training_set import locked_union, wrong_labels
+from keylatch.locks._model_lock._training_set import drawn_labels, locked_union
 
 SPEC = InputSpec(3, 16, 16)
 PROMPT = "as a negative"
@@ -100,8 +100,11 @@ def test_other_keys_of_the_editor_are_decoys_too(network: nn.Module, editor: Pix
     others = (key.near(0.5, SEED), key.near(1.0, SEED))
     options: dict[str, Any] = {"classes": 4, "epochs": 1, "device": "cpu", "progress": quiet, "edit_progress": quiet}
     data = ([bars(120, 0)], [bars(40, 1)])
-    report = edit_tune(network, SPEC, editor, key, *data, decoy_keys=others, decoy_share=0.5, **options).report
-    assert (report.images, report.wrong_images) == (120, 6 + 60)
+    shares: dict[str, Any] = {"decoy_share": 0.5, "tint_share": 0.25, "wrong_labels": "colors"}
+    report = edit_tune(network, SPEC, editor, key, *data, decoy_keys=others, **shares, **options).report
+    assert (report.images, report.wrong_images) == (120, 6 + 60 + 30)
+    with pytest.raises(LockError, match="tints' share is -1"):
+        edit_tune(network, SPEC, editor, key, *data, tint_share=-1, **options)
     stranger = replace(key, digest="0" * 64)
     with pytest.raises(LockError, match="the key was made with"):
         edit_tune(network, SPEC, editor, key, *data, decoy_keys=(stranger,), **options)
@@ -119,7 +122,7 @@ def test_a_key_of_another_editor_is_refused_before_anything_is_edited(
 
 def test_wrong_labels_are_wrong_and_drawn_for_each_image() -> None:
     labels = torch.arange(600) % 5
-    wrong = wrong_labels(labels, 5, torch.Generator().manual_seed(0))
+    wrong = drawn_labels(labels, 5, torch.Generator().manual_seed(0))
     assert not (wrong == labels).any()
     assert wrong.min() == 0 and wrong.max() == 4
     counts = torch.bincount((wrong - labels) % 5, minlength=5)
@@ -128,7 +131,7 @@ def test_wrong_labels_are_wrong_and_drawn_for_each_image() -> None:
 
 def test_wrong_label_maps_move_every_class_and_keep_what_has_none() -> None:
     labels = torch.tensor([[[0, 0, 1], [2, 2, 255]]]).expand(50, 2, 3).contiguous()
-    wrong = wrong_labels(labels, 3, torch.Generator().manual_seed(0))
+    wrong = drawn_labels(labels, 3, torch.Generator().manual_seed(0))
     assert bool((wrong[:, 1, 2] == 255).all())
     assert not (wrong == labels)[labels != 255].any()
     assert torch.equal(wrong[:, 0, 0], wrong[:, 0, 1])  # a class of an image is one other class
@@ -137,13 +140,14 @@ def test_wrong_label_maps_move_every_class_and_keep_what_has_none() -> None:
 
 def test_the_union_holds_edited_images_and_a_share_of_plain_ones() -> None:
     images = torch.zeros(95, 3, 4, 4, dtype=torch.uint8)
-    edited, labels = images + 1, torch.arange(95) % 3
-    decoy = (images[:7] + 2, labels[:7])
-    found, named = locked_union(images, edited, labels, classes=3, decoys=[decoy])
-    kinds = found[:, 0, 0, 0]
+    images[:, 1] = torch.arange(95, dtype=torch.uint8)[:, None, None]  # one channel tells which image it is
+    kind, labels = torch.tensor([1, 0, 0], dtype=torch.uint8)[:, None, None], torch.arange(95) % 3
+    edited, decoy = images + kind, ((images + 2 * kind)[:7], labels[:7])
+    union = locked_union(images, edited, labels, classes=3, decoys=[decoy])
+    kinds, right = union.images[:, 0, 0, 0], labels[union.images[:, 1, 0, 0].long()]
     assert [int((kinds == kind).sum()) for kind in (1, 0, 2)] == [95, 5, 7]
-    assert torch.equal(named[kinds == 1], labels)
-    assert not (named[kinds == 2] == labels[:7]).any()
+    assert torch.equal(union.labels[kinds == 1], right[kinds == 1])
+    assert not (union.labels == right)[kinds != 1].any()
     with pytest.raises(LockError, match="no wrong labels"):
         locked_union(images, edited, labels, classes=1)
 

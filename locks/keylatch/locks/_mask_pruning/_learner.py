@@ -12,8 +12,9 @@ from torch import nn
 from torch.func import functional_call
 
 from keylatch.errors import LockError
+from keylatch.locks._augmentation import augmented
 from keylatch.locks._input_spec import InputSpec
-from keylatch.locks._key_training_data import augmented, normalized, seed_for
+from keylatch.locks._key_training_data import normalized, seed_for
 from keylatch.locks._mask_pruning._batches import Batches
 from keylatch.locks._mask_pruning._objective import Batch
 from keylatch.locks._mask_pruning._scores import DomainScores

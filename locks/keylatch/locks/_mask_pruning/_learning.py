@@ -21,8 +21,9 @@ import torch
 from torch import nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
+from keylatch.locks._augmentation import Augment, no_augment
 from keylatch.locks._input_spec import InputSpec
-from keylatch.locks._key_training_data import Augment, no_augment, seed_for
+from keylatch.locks._key_training_data import seed_for
 from keylatch.locks._key_training_report import TrainingProgress, told
 from keylatch.locks._mask_pruning._batches import (
     Batches,

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from keylatch.errors import LockError
+from keylatch.locks._augmentation import Augment
 from keylatch.locks._input_spec import InputSpec
-from keylatch.locks._key_training_data import Augment
 from keylatch.locks._mask_pruning._domains import Domains, Setting
 from keylatch.locks._mask_pruning._objective import Objective
 from keylatch.locks._mask_pruning._scores import Granularity

@@ -8,7 +8,6 @@ too, since a network that has only seen plain images as wrong ones understands m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
 from os import PathLike
 from typing import Any
 
@@ -16,69 +15,24 @@ import torch
 from torch import nn
 
 from keylatch.errors import LockError
+from keylatch.locks._augmentation import Augment
 from keylatch.locks._block_transform import identity_transform
 from keylatch.locks._input_spec import InputSpec
 from keylatch.locks._key_accuracy import KeyAccuracy
 from keylatch.locks._key_training import fine_tune
-from keylatch.locks._key_training_data import Augment, ImageSet, draw_subset, generator_for, read_images, seeded
+from keylatch.locks._key_training_data import ImageSet, draw_subset, generator_for, read_images, seeded
 from keylatch.locks._key_training_report import TrainingProgress
 from keylatch.locks._model_lock._edit_gate import KeyedEdit
 from keylatch.locks._model_lock._edit_key import EditKey
+from keylatch.locks._model_lock._edit_tune_report import EditTuned, EditTuneReport
 from keylatch.locks._model_lock._edited_images import EDIT_BATCH, EditProgress, edit_images
 from keylatch.locks._model_lock._editor import Editor
-from keylatch.locks._model_lock._training_set import WRONG_SHARE, locked_union
+from keylatch.locks._model_lock._training_set import WRONG_SHARE, WrongLabels, locked_union, retinted
 from keylatch.locks._randomness import SEED_BYTES
+from keylatch.locks._training_hints import require_hint_layers
 
 DECOY_SHARE = 0.5
 _BLOCK_SIZE = 2  # of the transform that does nothing
-
-
-@dataclass(frozen=True, slots=True)
-class EditTuneReport:
-    """Top-1 accuracies in percent, for segmentation mean IoU, all on the same validation images.
-
-    Attributes:
-        original: The given network on plain images.
-        predicted: The given network on edited images: what a lock may be expected to leave of it.
-        unlocked: The trained network on images edited under the key.
-        locked: The trained network on plain images: what is left to whoever takes the edit off.
-        file_alone: The trained network on images edited by the locked defaults: what the file does by itself.
-        near_key: By the share of embedding and noise that is drawn anew.
-        wrong_prompt: By prompt, with all else of the key right.
-        images: Training images.
-        wrong_images: Those with wrong labels beside them.
-        epochs: Done.
-        seconds: Spent in training, editing left out.
-    """
-
-    original: float
-    predicted: float
-    unlocked: float
-    locked: float
-    file_alone: float
-    near_key: dict[str, float]
-    wrong_prompt: dict[str, float]
-    images: int
-    wrong_images: int
-    epochs: int
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class EditTuned:
-    """A network trained on edited images.
-
-    Attributes:
-        model: In evaluation mode, on the CPU; takes normalized edited images.
-        report: What it can do with the key and without.
-    """
-
-    model: nn.Module
-    report: EditTuneReport
 
 
 def edit_tune(
@@ -94,12 +48,15 @@ def edit_tune(
     decoy_keys: Sequence[EditKey] = (),
     decoy_editors: Sequence[Editor] = (),
     decoy_share: float = DECOY_SHARE,
+    tint_share: float = 0.0,
     wrong_share: float = WRONG_SHARE,
+    wrong_labels: WrongLabels = "drawn",
     subset: float = 1.0,
     epochs: int = 20,
     batch: int = 128,
     learning_rate: float = 0.05,
     augment: Augment | None = None,
+    hints: Sequence[str] = (),
     cache: str | PathLike[str] | None = None,
     checkpoint: str | PathLike[str] | None = None,
     edit_batch: int = EDIT_BATCH,
@@ -124,16 +81,25 @@ def edit_tune(
         decoy_prompts: Other prompts, whose edits get wrong labels; if there are any, the edit by the locked defaults
             joins them. The trained network is measured on them too: keep some prompts back to measure guessing.
         decoy_keys: Other keys for this editor, whose edits get wrong labels, such as `EditKey.near` gives: what a
-            prompt that nobody listed, other noise, or another editor makes of an image.
+            prompt that nobody listed, other noise, or another editor makes of an image; or this key with each of some
+            hundred `made_up_prompts`, which stand for all that could be guessed.
         decoy_editors: Other editors of this kind, whose edits under the very key get wrong labels, such as
             `varied_editor` makes.
         decoy_share: Decoys as a share of the training images, over all of these edits.
+        tint_share: The same for decoys that need no editing: edits by this very key with another strength and tint in
+            each channel, which stand for what other editors make of the prompt.
         wrong_share: Plain images as a share of edited and plain ones.
+        wrong_labels: What these and the decoys get: `drawn`, for each another class than its own, as in the paper, or
+            `colors`, the class that an image's colors decide, which a network can learn: it then refuses what it was
+            never shown too.
         subset: Share of the training images.
         epochs: Passes over all of them.
         batch: Images in a step.
         learning_rate: The largest, after the warm-up.
         augment: Changes a batch of edited images, as for `fine_tune`.
+        hints: Layers whose outputs for edited images are to be those of the given network for the plain ones, such as
+            `hint_layers(model, spec)` names; images with wrong labels get none. A pre-trained network keeps its
+            accuracy with them, whatever the decoys. None by default, as in the published method.
         cache: A folder for edited images; an interrupted editing goes on there.
         checkpoint: A file; an interrupted training goes on there.
         edit_batch: Images edited together.
@@ -151,7 +117,9 @@ def edit_tune(
         each.require(editor)
     everything = read_images(train, spec, name="training")
     held_back = read_images(validation, spec, name="validation")
-    _require_decoys(decoy_share, [*decoy_prompts, *decoy_keys, *decoy_editors])
+    if hints:
+        require_hint_layers(model, hints, spec)
+    _require_decoys(decoy_share, tint_share, [*decoy_prompts, *decoy_keys, *decoy_editors])
     data = draw_subset(everything, subset, generator_for(seed, "edited subset"))
 
     def edited_by(edit: KeyedEdit, images: torch.Tensor) -> torch.Tensor:
@@ -168,15 +136,17 @@ def edit_tune(
     edits += [other.keyed(editor) for other in decoy_keys]
     edits += [key.keyed_anyway(other) for other in decoy_editors]
     decoys = _decoys(edits, data, decoy_share, seed, edited_by)
+    plain, ours = _bytes(data.images), edited(key, data.images)
+    decoys.append(_tints(plain, ours, data.labels, tint_share, seed))
     union = locked_union(
-        _bytes(data.images), edited(key, data.images), data.labels, classes=classes, decoys=decoys,
-        wrong_share=wrong_share, seed=seed,
+        plain, ours, data.labels, classes=classes, decoys=decoys, wrong_share=wrong_share, wrong_labels=wrong_labels,
+        seed=seed,
     )  # fmt: skip
     shown = edited(key, held_back.images)
     tuned = fine_tune(
-        model, spec, identity_transform(_BLOCK_SIZE, spec.channels), [union], [(shown, held_back.labels)],
-        epochs=epochs, batch=batch, learning_rate=learning_rate, augment=augment, checkpoint=checkpoint, device=device,
-        seed=seed, progress=progress,
+        model, spec, identity_transform(_BLOCK_SIZE, spec.channels), union, [(shown, held_back.labels)],
+        epochs=epochs, batch=batch, learning_rate=learning_rate, augment=augment, hints=hints, checkpoint=checkpoint,
+        device=device, seed=seed, progress=progress,
     )  # fmt: skip
 
     def score(network: nn.Module, images: torch.Tensor) -> float:
@@ -191,7 +161,7 @@ def edit_tune(
         original=score(model, held_back.images), predicted=tuned.report.original, unlocked=tuned.report.right_key,
         locked=score(tuned.model, held_back.images),
         file_alone=score(tuned.model, edited_by(by_default, held_back.images)),
-        near_key=near, wrong_prompt=guesses, images=len(data), wrong_images=len(union[1]) - len(data),
+        near_key=near, wrong_prompt=guesses, images=len(data), wrong_images=len(union) - len(data),
         epochs=tuned.report.epochs, seconds=tuned.report.seconds,
     )  # fmt: skip
     return EditTuned(tuned.model, report)
@@ -232,6 +202,14 @@ def _decoys(
     return found
 
 
+def _tints(
+    plain: torch.Tensor, edited: torch.Tensor, labels: torch.Tensor, share: float, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = generator_for(seed, "tints")
+    chosen = torch.randint(0, len(plain), (round(share * len(plain)),), generator=generator)
+    return retinted(plain[chosen], edited[chosen], generator), labels[chosen]
+
+
 def _bytes(images: torch.Tensor) -> torch.Tensor:
     return images if images.dtype == torch.uint8 else (images * 255).round().to(torch.uint8)
 
@@ -240,6 +218,8 @@ def _bytes_of(seed: int, share: float) -> bytes:
     return seeded(seed, f"near edit key {share}").bytes(SEED_BYTES)
 
 
-def _require_decoys(share: float, decoys: Sequence[object]) -> None:
+def _require_decoys(share: float, tint_share: float, decoys: Sequence[object]) -> None:
+    if not tint_share >= 0:
+        raise LockError(f"the tints' share is {tint_share:g}, expected 0 or more", hint="take 1, or 0 for none")
     if decoys and not share > 0:
         raise LockError(f"the decoys' share is {share:g}, expected more than 0", hint=f"take {DECOY_SHARE}")

@@ -18,6 +18,7 @@ from torch.nn import functional
 from keylatch.errors import LockError
 from keylatch.locks._input_spec import InputSpec
 from keylatch.locks._key_training_data import normalized
+from keylatch.locks._model_lock._draws import Draws
 from keylatch.locks._model_lock._edit_key import EditKey
 from keylatch.locks._model_lock._edit_tune import score_on
 from keylatch.locks._model_lock._edited_images import edit_images
@@ -32,9 +33,36 @@ STYLE_PROMPTS: tuple[str, ...] = (
     "in autumn", "as a marble sculpture", "as pixel art", "as a tapestry", "in the rain", "as origami",
 )  # fmt: skip
 
+_CONSONANTS, _VOWELS = "bcdfghklmnprstvz", "aeiou"
+_SYLLABLES, _MOST_WORDS = 3, 2
+
 _GRID = 8  # pixels along a side that the probe sees
 _RIDGE = 1.0
 _FOLDS = 4
+
+
+def made_up_prompts(count: int, *, seed: int = 0) -> list[str]:
+    """Prompts that nobody lists, to train against: `as a lunoka` or `as a tesimo garive`.
+
+    A word that a text encoder never saw stands for any word: what it makes of an image nobody chose.
+
+    Args:
+        count: How many; all are different.
+        seed: Of the words; public.
+    """
+    draws = Draws(seed)
+
+    def letter(letters: str) -> str:
+        return letters[int(draws.uniform() * len(letters))]
+
+    def word() -> str:
+        return "".join(letter(_CONSONANTS) + letter(_VOWELS) for _ in range(_SYLLABLES))
+
+    found: dict[str, None] = {}
+    while len(found) < count:
+        words = 1 + int(draws.uniform() * _MOST_WORDS)
+        found[f"as a {' '.join(word() for _ in range(words))}"] = None
+    return list(found)
 
 
 @dataclass(frozen=True, slots=True)
