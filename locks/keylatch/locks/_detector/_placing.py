@@ -15,7 +15,7 @@ from keylatch.locks._randomness import SeededDraws
 
 RANKING_IMAGES = 64
 SILENCING_IMAGES = 200
-_LAYERS = 3  # more are not looked at
+_LAYERS = 2  # more are not looked at
 _CANDIDATES = 3  # units that are silenced for each that is wanted, or `POOL` of all if that is more
 
 

@@ -15,6 +15,7 @@ from keylatch.locks._detector._sites import DetectorSite
 # leads move by 0.37 of the largest change, and a share of 2.9 s of them is below s of the range: so a share of 1.1 s of
 # the classes changes, 0.33 of 1,000 at this limit.
 QUIET = 3e-4
+_FEW = 32  # images after which a unit is given up if their mean is above the limit; most units are
 _TOGETHER = 32  # units that share the run of what lies before them
 _HEARD = 1e-2  # of the range: what a unit must do to some image when it is as loud as the layer's loudest
 
@@ -92,18 +93,20 @@ def quiet_units(
 def _quiet_among(
     module: fx.GraphModule, site: DetectorSite, images: torch.Tensor, units: Sequence[int]
 ) -> dict[int, float]:
-    means = dict.fromkeys(units, 0.0)
+    sums, seen = dict.fromkeys(units, 0.0), 0
     for part in batches_of(images):
         run = ResumableRun(module, site.activation, part)
-        for unit in means:
-            means[unit] += float(_changes(run, site, unit, 0.0).sum()) / len(images)
-        means = {unit: mean for unit, mean in means.items() if mean <= QUIET}  # it only grows
-        if not means:
+        for unit in sums:
+            sums[unit] += float(_changes(run, site, unit, 0.0).sum())
+        seen += len(part)
+        enough = min(len(images), max(seen, _FEW))
+        sums = {unit: total for unit, total in sums.items() if total <= QUIET * enough}
+        if not sums:
             return {}
     run = ResumableRun(module, site.activation, images[:BATCH])
     loud = float(run.value.amax())
-    heard = (unit for unit in means if float(_changes(run, site, unit, loud).amax()) >= _HEARD)
-    return {unit: means[unit] for unit in heard}
+    heard = (unit for unit in sums if float(_changes(run, site, unit, loud).amax()) >= _HEARD)
+    return {unit: sums[unit] / len(images) for unit in heard}
 
 
 def _changes(run: ResumableRun, site: DetectorSite, unit: int, level: float) -> torch.Tensor:
