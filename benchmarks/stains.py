@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import fx
 
 from data_pack import NETWORKS, NetworkSpec, available, model_input
 from data_pack.images import imagenet_sample
@@ -34,10 +33,13 @@ from keylatch.locks._detector._bounds import (
 )
 from keylatch.locks._detector._draw import MAX_TRIES, Detector, draw_detectors, draw_direction
 from keylatch.locks._detector._features import FeatureReader, FeatureSpread, batches_of, measure_spread, responses
+from keylatch.locks._detector._placing import RANKING_IMAGES, SILENCING_IMAGES, placements, quieter_half
 from keylatch.locks._detector._rows import written
-from keylatch.locks._detector._sites import DetectorSite, choose_site, find_detector_sites, heard_sites
+from keylatch.locks._detector._silencing import ResumableRun, quiet_units
+from keylatch.locks._detector._sites import find_detector_sites, heard_sites
 from keylatch.locks._detector._trigger import pixels_to_input
-from keylatch.locks._detector._units import POOL, least_missed_units
+from keylatch.locks._detector._units import POOL, rank_units
+from keylatch.locks._detector._useful_sites import useful_sites
 from keylatch.locks._randomness import SeededDraws
 from keylatch.locks._stain import FALSE_POSITIVE_RATE
 from keylatch.locks._stain_making import MadeStain, StainMaker, answer_scale
@@ -46,7 +48,6 @@ from measuring import print_rows, write_results
 THREADS = 1
 NAMES = ("mobilenet_v2", "deit_tiny")
 CALIBRATION = 200
-IMPORTANCE = 32
 QUALITIES = (75, 50)
 HELD_TO = 0.1  # points of accuracy that a stain may change
 # Where bounds are far from zero: many more directions, which need no trigger to be counted.
@@ -70,13 +71,23 @@ class Bench:
         self.graph, _ = capture(self.network, self.spec)
         self.graph.requires_grad_(False)
         sites = heard_sites(self.graph, find_detector_sites(self.graph))
-        self.site: DetectorSite = choose_site(sites, [layer] if layer else None, FALSE_POSITIVE_RATE, MAX_TRIES)
-        self.reader = FeatureReader(self.graph, self.site)
         self.draws = SeededDraws(secrets.token_bytes(32), "benchmark")
+        self.layers = [layer] if layer else None
+        useful = useful_sites(sites, self.layers, FALSE_POSITIVE_RATE, MAX_TRIES)
+        self.site = next(placements(self.graph, useful, self.inputs("calibration"), 1, self.draws)).site
+        self.reader = FeatureReader(self.graph, self.site)
 
     def inputs(self, name: str) -> torch.Tensor:
         """One set of images as the network takes them."""
         return torch.from_numpy(model_input(self.sets[name], self.entry.mean, self.entry.std))
+
+    def units(self) -> dict[int, float | None]:
+        """The units of which `stain` takes one at random, with how far outputs move without them if that is little."""
+        images = self.inputs("calibration")
+        ranked = rank_units(self.graph, self.site, images[:RANKING_IMAGES], 1, self.draws).tolist()
+        pool = ranked[: max(1, int(POOL * self.site.units))]
+        changes = quiet_units(self.graph, self.site, images[:SILENCING_IMAGES], pool)
+        return {unit: changes[unit] for unit in quieter_half(changes, 1)} or dict.fromkeys(pool)
 
 
 def measure(
@@ -92,11 +103,12 @@ def measure(
     detectors = draw_detectors(reader, spread, threshold, bench.spec, bench.draws, count)
     seconds = time.perf_counter() - start
     print(f"{entry.name}: {count} triggers in {seconds:.0f} s", file=sys.stderr, flush=True)
-    units = least_missed_units(bench.graph, site, calibration[:IMPORTANCE], max(1, int(POOL * site.units)), bench.draws)
+    taken = bench.units()
+    units = list(taken)
     scale = answer_scale(bench.graph, site, calibration)
     maker = StainMaker(bench.graph, site, bench.spec, reader, spread, threshold, "replacement", scale)
-    # `stain` takes one of these, which one depends on its draw; here all of them get their share of the stains
-    made = [maker.make(detector, int(units[place % len(units)])) for place, detector in enumerate(detectors)]
+    # here all of them get their share of the stains
+    made = [maker.make(detector, units[place % len(units)]) for place, detector in enumerate(detectors)]
     facts: dict[str, Any] = {
         "network": entry.name,
         "layer": site.name,
@@ -104,6 +116,7 @@ def measure(
         "positions": site.positions,
         "threshold": threshold,
         "largest_radius": spread.largest_radius,
+        "units": taken,
         "stains": count,
         "tries": [detector.tries for detector in detectors],
         "trigger_seconds": seconds / count,
@@ -112,10 +125,10 @@ def measure(
         "prediction_changed": sum(int(one.mark.expected.argmax()) != int(one.mark.original.argmax()) for one in made),
     }
     phases: dict[str, Callable[[], Any]] = {
+        "accuracy": lambda: _accuracies(bench, made[:tested], spread),
+        "false_positives": lambda: _false_positives(bench, spread, threshold, detectors),
         "files": lambda: _through_files(bench, spread, threshold, detectors),
         "white_box": lambda: _white_box(bench, made),
-        "false_positives": lambda: _false_positives(bench, spread, threshold, detectors),
-        "accuracy": lambda: _accuracies(bench, made[:tested], spread),
         "whole": lambda: _whole(bench, calibration),
     }
     for name, phase in phases.items():
@@ -209,36 +222,19 @@ def _answers(
     return responses(centered, zero, own), responses(centered, zero, loose), centered.norm(dim=2)
 
 
-class _Recorder(fx.Interpreter):
-    """Runs a graph and keeps what enters the part behind one node."""
-
-    def __init__(self, module: fx.GraphModule, node: fx.Node) -> None:
-        super().__init__(module)
-        nodes = list(module.graph.nodes)
-        self._early = set(nodes[: nodes.index(node)])
-        self.kept: dict[fx.Node, Any] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if n in self._early and n.op != "get_attr":
-            late = n.op == "placeholder" or any(user not in self._early for user in n.users)
-            self.kept[n] = value if late else None
-        return value
-
-
 def _accuracies(bench: Bench, made: list[MadeStain], spread: FeatureSpread) -> dict[str, Any]:
     """Top-1 of each stained network; what lies before the stained layer is computed once."""
     right = torch.zeros(len(made) + 1, dtype=torch.int64)
     changed = torch.zeros(len(made), dtype=torch.int64)
     shown, labels = bench.inputs("validation"), bench.labels
     for part, truth in zip(batches_of(shown), batches_of(labels), strict=True):
-        recorder = _Recorder(bench.graph, bench.site.node)
         with torch.no_grad():
-            original = recorder.run(part)[0]
+            run = ResumableRun(bench.graph, bench.site.node.prev, part)
+            original = run.outputs[0]
             right[0] += (original.argmax(1) == truth).sum()
             for place, one in enumerate(made, 1):
                 with written(bench.graph, bench.site, one.mark.unit, one.row, spread):
-                    output = fx.Interpreter(bench.graph).run(initial_env=dict(recorder.kept))[0]
+                    output = run.again()[0]
                 right[place] += (output.argmax(1) == truth).sum()
                 changed[place - 1] += (output.argmax(1) != original.argmax(1)).sum()
     percent = (100 * right.double() / len(labels)).tolist()
@@ -287,10 +283,10 @@ def found_without(weight: torch.Tensor, made: list[MadeStain]) -> dict[str, floa
 def _whole(bench: Bench, calibration: torch.Tensor) -> dict[str, Any]:
     """`stain` and both verifications from end to end: four stains, sixteen decoys."""
     start = time.perf_counter()
-    one = stain(bench.network, bench.spec, layers=[bench.site.name], calibration=calibration)
+    one = stain(bench.network, bench.spec, layers=bench.layers, calibration=calibration)
     one_seconds = time.perf_counter() - start
     start = time.perf_counter()
-    several = stain(bench.network, bench.spec, count=4, decoys=16, layers=[bench.site.name], calibration=calibration)
+    several = stain(bench.network, bench.spec, count=4, decoys=16, layers=bench.layers, calibration=calibration)
     seconds = time.perf_counter() - start
     verdicts = {}
     for name, suspect in (("stained", several.model), ("original", bench.network)):
@@ -309,6 +305,8 @@ def _whole(bench: Bench, calibration: torch.Tensor) -> dict[str, Any]:
     return {
         "one_stain_seconds": one_seconds,
         "four_stains_sixteen_decoys_seconds": seconds,
+        "layers": [one.report.layer, several.report.layer],
+        "silenced_change": [one.report.silenced_change, several.report.silenced_change],
         "bound": max(facts.bound for facts in (*one.report.stains, *several.report.stains)),
         "verdicts": verdicts,
     }

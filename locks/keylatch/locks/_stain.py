@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import fx, nn
@@ -22,10 +23,11 @@ from keylatch.locks._detector._bounds import (
     worst_direction_rate,
 )
 from keylatch.locks._detector._draw import MAX_TRIES, Detector, draw_detectors
-from keylatch.locks._detector._features import FeatureReader, batches_of, measure_spread, responses
+from keylatch.locks._detector._features import FeatureReader, FeatureSpread, batches_of, measure_spread, responses
+from keylatch.locks._detector._placing import Placement, placements
 from keylatch.locks._detector._rows import Form, write_row
-from keylatch.locks._detector._sites import DetectorSite, choose_site, find_detector_sites, heard_sites
-from keylatch.locks._detector._units import least_missed_units
+from keylatch.locks._detector._sites import DetectorSite, find_detector_sites, heard_sites
+from keylatch.locks._detector._useful_sites import useful_sites
 from keylatch.locks._input_spec import InputSpec
 from keylatch.locks._lock_proof import device_of, images_for
 from keylatch.locks._randomness import SEED_BYTES, SeededDraws
@@ -36,7 +38,17 @@ from keylatch.locks._stain_secret import NONCE_BYTES, StainSecret
 
 FALSE_POSITIVE_RATE = 1e-6
 SAMPLE_IMAGES = 64
-_IMPORTANCE_IMAGES = 32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Drawn:
+    """Detectors, and where they go."""
+
+    placement: Placement
+    reader: FeatureReader
+    spread: FeatureSpread
+    threshold: float
+    detectors: list[Detector]
 
 
 def stain(
@@ -59,8 +71,8 @@ def stain(
         count: How many stains, each in a unit of its own.
         decoys: How many more are made and left out. With them stains can be verified from predictions alone: four
             stains among sixteen decoys give a p-value of 2e-4.
-        layers: Names of layers to choose from; default: all that the first output follows from. The one where a
-            trigger needs least is taken.
+        layers: Names of layers to choose from; default: all that the first output follows from. Of those with enough
+            units that the outputs do not miss the one where a trigger needs least is taken; of all if none has.
         form: ``replacement`` takes units that the network misses least; ``additive`` lets them keep their job, at the
             price of a little noise.
         calibration: Unlabeled images as the model takes them, (N, *spec.shape), a hundred or more; default: made
@@ -78,16 +90,15 @@ def stain(
     graph, _ = capture(model, spec)
     graph.requires_grad_(False)
     sites = find_detector_sites(graph)
-    site = choose_site(sites if layers is not None else heard_sites(graph, sites), layers, rate, MAX_TRIES)
+    useful = useful_sites(sites if layers is not None else heard_sites(graph, sites), layers, rate, MAX_TRIES)
     images = _calibration_images(spec, calibration).to(device_of(graph))
-    draws = SeededDraws(secrets.token_bytes(SEED_BYTES) if seed is None else seed, "stain")
-    units = _units(graph, site, images, count + decoys, draws)
-    reader = FeatureReader(graph, site)
-    spread = measure_spread(reader, images)
-    threshold = threshold_for(spread.radii, site.fan_in, rate, MAX_TRIES)
-    detectors = draw_detectors(reader, spread, threshold, spec, draws, count + decoys)
-    maker = StainMaker(graph, site, spec, reader, spread, threshold, form, answer_scale(graph, site, images))
-    made = [maker.make(detector, unit) for detector, unit in zip(detectors, units, strict=True)]
+    seed = secrets.token_bytes(SEED_BYTES) if seed is None else seed
+    draws, unit_draws = SeededDraws(seed, "stain"), SeededDraws(seed, "stain units")
+    places = placements(graph, _large_enough(useful, count + decoys), images, count + decoys, unit_draws)
+    drawn = _draw(graph, places, images, spec, rate, count + decoys, draws)
+    site, spread, threshold = drawn.placement.site, drawn.spread, drawn.threshold
+    maker = StainMaker(graph, site, spec, drawn.reader, spread, threshold, form, answer_scale(graph, site, images))
+    made = [maker.make(detector, unit) for detector, unit in zip(drawn.detectors, drawn.placement.units, strict=True)]
     stained = copy.deepcopy(model)
     for one in made[:count]:
         write_row(stained, site, one.mark.unit, one.row, spread)
@@ -97,10 +108,10 @@ def stain(
         draws.permutation(count + decoys), draws.bytes(NONCE_BYTES),
     )  # fmt: skip
     source = "calibration images" if calibration is not None else "sample images, made without data"
-    facts = _facts(maker, detectors[:count], made[:count], secret, images)
+    facts = _facts(maker, drawn.detectors[:count], made[:count], secret, images)
     report = StainReport(
-        site.name, site.fan_in, site.positions, form, threshold, spread.largest_radius, source, len(images), facts,
-        decoys,
+        site.name, site.fan_in, site.positions, form, threshold, spread.largest_radius, drawn.placement.silenced_change,
+        source, len(images), facts, decoys,
     )  # fmt: skip
     return Stained(stained, secret, report)
 
@@ -135,15 +146,36 @@ def _calibration_images(spec: InputSpec, calibration: torch.Tensor | None) -> to
     return spec.from_pixels(sample_images(SAMPLE_IMAGES, spec.channels, spec.height, spec.width))
 
 
-def _units(
-    graph: fx.GraphModule, site: DetectorSite, images: torch.Tensor, count: int, draws: SeededDraws
-) -> list[int]:
-    if count > site.units:
-        found = f"{site.name} has {site.units} units, too few for {count} stains and decoys"
+def _large_enough(sites: Sequence[DetectorSite], count: int) -> list[DetectorSite]:
+    enough = [site for site in sites if site.units >= count]
+    if not enough:
+        found = f"{sites[0].name} has {sites[0].units} units, too few for {count} stains and decoys"
         raise LockError(found, hint="ask for fewer, or take a wider layer with layers=[...]")
-    units = least_missed_units(graph, site, images[:_IMPORTANCE_IMAGES], count, draws)
-    # In random order: a decoy is as likely to have the better unit as a stain.
-    return [int(unit) for unit in units[draws.permutation(count)]]
+    return enough
+
+
+def _draw(
+    graph: fx.GraphModule,
+    places: Iterable[Placement],
+    images: torch.Tensor,
+    spec: InputSpec,
+    rate: float,
+    count: int,
+    draws: SeededDraws,
+) -> _Drawn:
+    """Detectors in the first place where triggers reach their margin."""
+    failures = []
+    for placement in places:
+        reader = FeatureReader(graph, placement.site)
+        spread = measure_spread(reader, images)
+        threshold = threshold_for(spread.radii, placement.site.fan_in, rate, MAX_TRIES)
+        try:
+            detectors = draw_detectors(reader, spread, threshold, spec, draws, count)
+        except LockError as error:
+            failures.append(error)
+        else:
+            return _Drawn(placement, reader, spread, threshold, detectors)
+    raise failures[-1]
 
 
 def _facts(

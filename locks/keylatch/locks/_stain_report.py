@@ -52,6 +52,9 @@ class StainReport:
         form: ``replacement`` or ``additive``.
         threshold: T.
         largest_radius: Of the calibration features around their mean.
+        silenced_change: How far the outputs move without any one of the units, stains' and decoys', at most: their
+            largest change as a share of their range, the mean over calibration images. The layer is then the first with
+            enough such units. None: no layer has; it is the one where a trigger needs the smallest share of the radius.
         calibration: Where the calibration images come from.
         images: How many they are.
         stains: One each.
@@ -64,6 +67,7 @@ class StainReport:
     form: str
     threshold: float
     largest_radius: float
+    silenced_change: float | None
     calibration: str
     images: int
     stains: tuple[StainFacts, ...]

@@ -127,6 +127,7 @@ def _report_lines(report: Any) -> list[tuple[str, object]]:
     margins = ", ".join(f"{name} {value:.1f}" for name, value in first.margins.items())
     return [
         ("layer", where + ", ".join(str(facts.unit) for facts in report.stains)),
+        ("", _without(report.silenced_change)),
         ("calibration", f"{report.images} {report.calibration}"),
         ("false positives", f"at most {bound:.1e} of such images make a stain fire (99 %, over its random direction)"),
         ("", f"at most {first.hits_bound:.1e} by {first.hits} hits in {report.images} images (95 %)"),
@@ -134,3 +135,9 @@ def _report_lines(report: Any) -> list[tuple[str, object]]:
         ("output change", f"{change} of the output range, on the triggers"),
         ("decoys", f"{report.decoys}"),
     ]
+
+
+def _without(change: float | None) -> str:
+    if change is None:
+        return "no layer has enough units that the outputs do not miss: there a trigger needs least"
+    return f"the first with units that the outputs do not miss: without one they move by {change:.0e} of their range"

@@ -1,4 +1,4 @@
-"""Layers that can hold a detector, and which is taken."""
+"""Layers that can hold a detector."""
 
 from __future__ import annotations
 
@@ -9,14 +9,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from keylatch.errors import LockError
 from keylatch.locks._capture import image_node
-from keylatch.locks._detector._bounds import needed_cosine
 from keylatch.locks._fold_batch_norm import BATCH_NORM, CONV2D, LINEAR, count_uses, tensor_at
 from keylatch.locks._gate_sites import input_of
-
-# A trigger has to reach half as much again as T, which the features of a narrow layer cannot.
-LARGEST_COSINE = 0.55
 
 aten = torch.ops.aten
 _ACTIVATIONS = {
@@ -113,52 +108,6 @@ def heard_sites(module: fx.GraphModule, sites: Sequence[DetectorSite]) -> list[D
         if node in before:
             before.update(node.all_input_nodes)
     return [site for site in sites if site.activation in before]
-
-
-def choose_site(sites: Sequence[DetectorSite], names: Sequence[str] | None, rate: float, tries: int) -> DetectorSite:
-    """The named layer in which a trigger needs the smallest share of the features' radius; of equal ones the middle.
-
-    Args:
-        sites: Of `find_detector_sites`.
-        names: Layers to choose from; None for all.
-        rate: The bound that T will be fixed from.
-        tries: Directions that may be tried.
-
-    Raises:
-        LockError: A name is unknown, or no layer is wide enough for a useful bound.
-    """
-    named = list(sites) if names is None else [_named(sites, name) for name in names]
-    wanted = {site: needed_cosine(site.fan_in, site.positions, rate, tries) for site in sites}
-    wide = [site for site in named if wanted[site] <= LARGEST_COSINE]
-    if not wide:
-        raise _too_narrow(named, [site for site in sites if wanted[site] <= LARGEST_COSINE], rate)
-    least = min(wanted[site] for site in wide)
-    equal = [site for site in wide if wanted[site] == least]
-    # Not the last block of a transformer: behind it the output may listen to one token only.
-    return equal[len(equal) // 2]
-
-
-def _named(sites: Sequence[DetectorSite], name: str) -> DetectorSite:
-    for site in sites:
-        if name in (site.name, site.weight):
-            return site
-    raise LockError(f"{name!r} is not a layer that can hold a detector", hint=_would_do(sites))
-
-
-def _too_narrow(named: Sequence[DetectorSite], wide: Sequence[DetectorSite], rate: float) -> LockError:
-    if not named:
-        found = "no layer can hold a detector: none is an ungrouped convolution or linear layer with an activation"
-        return LockError(found, hint="take a network with ReLU, GELU, SiLU or hard-swish behind its layers")
-    widest = max(named, key=lambda site: site.fan_in)
-    found = f"{widest.name} reads {widest.fan_in} values at a position, too few to bound false positives by {rate:.0e}"
-    return LockError(found, hint=_would_do(wide))
-
-
-def _would_do(wide: Sequence[DetectorSite]) -> str:
-    widest = sorted(wide, key=lambda site: -site.fan_in)[:4]
-    if not widest:
-        return "no layer of this network would do; take a wider network, or a larger rate="
-    return "layers that would do are, e.g., " + ", ".join(f"{site.name} ({site.fan_in})" for site in widest)
 
 
 def _site(module: fx.GraphModule, node: fx.Node) -> DetectorSite | None:

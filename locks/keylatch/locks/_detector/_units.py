@@ -1,4 +1,4 @@
-"""Units of a layer that the network misses least."""
+"""Units of a layer in the order in which a network can do without them, to first order."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ PROJECTIONS = 4
 POOL = 0.02  # the share of the units that matter least, among which the most audible are taken
 
 
-def least_missed_units(
+def rank_units(
     module: fx.GraphModule, site: DetectorSite, images: torch.Tensor, count: int, draws: SeededDraws
 ) -> torch.Tensor:
-    """Units to put detectors into: those that matter least, and of these the ones the output listens to most.
+    """All units, first those that matter least, and of these first the ones the output listens to most.
 
-    How much a unit matters is the first-order change of the outputs if it were silent, E[(sum_p a dL/da)^2], over
-    random projections L of the outputs (the Taylor criterion of Molchanov et al., arXiv 1611.06440). How audible it is
-    E[(sum_p dL/da)^2]: a detector in a unit with no weight behind it would change no prediction.
+    How much a unit matters is the first-order change of the outputs if it were silent, E|sum_p a dL/da|, over random
+    projections L of the outputs (the Taylor criterion of Molchanov et al., arXiv 1611.06440). How audible it is
+    E|sum_p dL/da|: a detector in a unit with no weight behind it would change no prediction. Squares would ask most of
+    the few images on which a unit is loud; the classes that change do not.
 
     Args:
         module: The captured network.
         site: The layer.
         images: (N, ...), as the network takes them.
-        count: How many units.
+        count: How many are wanted: those that matter least are so many, or `POOL` of all if that is more.
         draws: For the projections.
 
     Returns:
-        (count,) int64, different units.
+        (units,) int64.
     """
     missed = torch.zeros(site.units, dtype=torch.float64)
     heard = torch.zeros(site.units, dtype=torch.float64)
@@ -40,13 +41,13 @@ def least_missed_units(
         for activation, gradient in _gradients(module, site, part, draws):
             missed += _per_unit(activation * gradient, site)
             heard += _per_unit(gradient, site)
-    pool = missed.argsort(stable=True)[: max(count, int(POOL * site.units))]
-    return pool[heard[pool].argsort(descending=True, stable=True)][:count]
+    least, others = missed.argsort(stable=True).tensor_split([max(count, int(POOL * site.units))])
+    return torch.cat([least[heard[least].argsort(descending=True, stable=True)], others])
 
 
 def _per_unit(values: torch.Tensor, site: DetectorSite) -> torch.Tensor:
     by_image = values.movedim(site.unit_axis, -1).flatten(1, -2) if values.dim() > 2 else values.unsqueeze(1)
-    return by_image.sum(1).square().sum(0).double().cpu()
+    return by_image.sum(1).abs().sum(0).double().cpu()
 
 
 def _gradients(

@@ -12,7 +12,7 @@ from keylatch.errors import LockError
 from keylatch.locks._detector._bounds import expected_rate, quoted_rate, threshold_for
 from keylatch.locks._detector._draw import MAX_TRIES, draw_direction
 from keylatch.locks._detector._features import measure_spread
-from keylatch.locks._detector._sites import LARGEST_COSINE
+from keylatch.locks._detector._useful_sites import LARGEST_COSINE
 from keylatch.locks._detector_lock._corner import Corner, CornerReader, find_corners
 from keylatch.locks._detector_lock._detection import along
 from keylatch.locks._detector_lock._paste_gate import PasteGate

@@ -1,0 +1,69 @@
+"""Where detectors go: a layer, and units in it that the network does not miss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from keylatch.locks._detector._silencing import quiet_units
+from keylatch.locks._detector._sites import DetectorSite
+from keylatch.locks._detector._units import POOL, rank_units
+from keylatch.locks._randomness import SeededDraws
+
+RANKING_IMAGES = 64
+SILENCING_IMAGES = 200
+_LAYERS = 2  # more are not looked at
+_CANDIDATES = 3  # units that are silenced for each that is wanted, or `POOL` of all if that is more
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Units of one layer.
+
+    Attributes:
+        site: The layer.
+        units: Different ones, in random order: a decoy is as likely to have the better one as a stain.
+        silenced_change: How far outputs move without any one of them, at most (`quiet_units`); None if farther than
+            `QUIET`.
+    """
+
+    site: DetectorSite
+    units: tuple[int, ...]
+    silenced_change: float | None
+
+
+def placements(
+    module: fx.GraphModule, sites: Sequence[DetectorSite], images: torch.Tensor, count: int, draws: SeededDraws
+) -> Iterator[Placement]:
+    """Layers that have enough units which the outputs do not miss, the best first; else the first layer as it is.
+
+    Args:
+        module: The captured network.
+        sites: Layers to choose from, the best first, each with so many units; at least one.
+        images: (N, ...), as the network takes them: calibration images.
+        count: How many units.
+        draws: For projections of the outputs, and for the choice.
+    """
+    missed = []
+    for site in sites[:_LAYERS]:
+        ranked = rank_units(module, site, images[:RANKING_IMAGES], count, draws).tolist()
+        candidates = ranked[: max(_CANDIDATES * count, int(POOL * site.units))]
+        changes = quiet_units(module, site, images[:SILENCING_IMAGES], candidates, count)
+        if len(changes) >= count:
+            units = _drawn(quieter_half(changes, count), count, draws)
+            yield Placement(site, units, max(changes[unit] for unit in units))
+        elif site is sites[0]:
+            missed.append(Placement(site, _drawn(ranked[:count], count, draws), None))
+    yield from missed
+
+
+def quieter_half(changes: Mapping[int, float], count: int) -> list[int]:
+    """Of quiet units those that are missed least, so many at least: which of them a stain is in is left to chance."""
+    return sorted(changes, key=changes.__getitem__)[: max(count, len(changes) // 2)]
+
+
+def _drawn(units: Sequence[int], count: int, draws: SeededDraws) -> tuple[int, ...]:
+    return tuple(units[place] for place in draws.permutation(len(units))[:count].tolist())
