@@ -33,7 +33,13 @@ from keylatch.locks._detector._bounds import (
 )
 from keylatch.locks._detector._draw import MAX_TRIES, Detector, draw_detectors, draw_direction
 from keylatch.locks._detector._features import FeatureReader, FeatureSpread, batches_of, measure_spread, responses
-from keylatch.locks._detector._placing import RANKING_IMAGES, SILENCING_IMAGES, placements, quieter_half
+from keylatch.locks._detector._placing import (
+    RANKING_IMAGES,
+    SILENCING_IMAGES,
+    least_missed_units,
+    placements,
+    quieter_half,
+)
 from keylatch.locks._detector._rows import written
 from keylatch.locks._detector._silencing import ResumableRun, quiet_units
 from keylatch.locks._detector._sites import find_detector_sites, heard_sites
@@ -87,7 +93,9 @@ class Bench:
         ranked = rank_units(self.graph, self.site, images[:RANKING_IMAGES], 1, self.draws).tolist()
         pool = ranked[: max(1, int(POOL * self.site.units))]
         changes = quiet_units(self.graph, self.site, images[:SILENCING_IMAGES], pool)
-        return {unit: changes[unit] for unit in quieter_half(changes, 1)} or dict.fromkeys(pool)
+        quiet = {unit: changes[unit] for unit in quieter_half(changes, 1)}
+        fallback = () if quiet else least_missed_units(self.graph, self.site, images, len(pool), self.draws)
+        return quiet or dict.fromkeys(fallback)
 
 
 def measure(

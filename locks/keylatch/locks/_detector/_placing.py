@@ -14,6 +14,7 @@ from keylatch.locks._detector._units import POOL, rank_units
 from keylatch.locks._randomness import SeededDraws
 
 RANKING_IMAGES = 64
+_FALLBACK_IMAGES = 32
 SILENCING_IMAGES = 200
 _LAYERS = 2  # more are not looked at
 _CANDIDATES = 3  # units that are silenced for each that is wanted, or `POOL` of all if that is more
@@ -47,17 +48,27 @@ def placements(
         count: How many units.
         draws: For projections of the outputs, and for the choice.
     """
-    missed = []
+    first_is_quiet = False
     for site in sites[:_LAYERS]:
         ranked = rank_units(module, site, images[:RANKING_IMAGES], count, draws).tolist()
         candidates = ranked[: max(_CANDIDATES * count, int(POOL * site.units))]
         changes = quiet_units(module, site, images[:SILENCING_IMAGES], candidates, count)
         if len(changes) >= count:
             units = _drawn(quieter_half(changes, count), count, draws)
+            first_is_quiet |= site is sites[0]
             yield Placement(site, units, max(changes[unit] for unit in units))
-        elif site is sites[0]:
-            missed.append(Placement(site, _drawn(ranked[:count], count, draws), None))
-    yield from missed
+    if not first_is_quiet:
+        yield Placement(
+            sites[0], _drawn(least_missed_units(module, sites[0], images, count, draws), count, draws), None
+        )
+
+
+def least_missed_units(
+    module: fx.GraphModule, site: DetectorSite, images: torch.Tensor, count: int, draws: SeededDraws
+) -> list[int]:
+    """Where no unit is quiet: those that matter least to first order, of these the most audible."""
+    ranked: list[int] = rank_units(module, site, images[:_FALLBACK_IMAGES], count, draws, power=2).tolist()
+    return ranked[:count]
 
 
 def quieter_half(changes: Mapping[int, float], count: int) -> list[int]:

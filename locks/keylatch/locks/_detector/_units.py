@@ -16,14 +16,14 @@ POOL = 0.02  # the share of the units that matter least, among which the most au
 
 
 def rank_units(
-    module: fx.GraphModule, site: DetectorSite, images: torch.Tensor, count: int, draws: SeededDraws
+    module: fx.GraphModule, site: DetectorSite, images: torch.Tensor, count: int, draws: SeededDraws, *, power: int = 1
 ) -> torch.Tensor:
     """All units, first those that matter least, and of these first the ones the output listens to most.
 
-    How much a unit matters is the first-order change of the outputs if it were silent, E|sum_p a dL/da|, over random
-    projections L of the outputs (the Taylor criterion of Molchanov et al., arXiv 1611.06440). How audible it is
-    E|sum_p dL/da|: a detector in a unit with no weight behind it would change no prediction. Squares would ask most of
-    the few images on which a unit is loud; the classes that change do not.
+    How much a unit matters is the first-order change of the outputs if it were silent, E|sum_p a dL/da|^power, over
+    random projections L of the outputs (the Taylor criterion of Molchanov et al., arXiv 1611.06440). How audible it is
+    E|sum_p dL/da|^power: a detector in a unit with no weight behind it would change no prediction. Squares ask most of
+    the few images on which a unit is loud; the classes that change when it is silenced do not.
 
     Args:
         module: The captured network.
@@ -31,6 +31,7 @@ def rank_units(
         images: (N, ...), as the network takes them.
         count: How many are wanted: those that matter least are so many, or `POOL` of all if that is more.
         draws: For the projections.
+        power: 1, or 2 as in the source.
 
     Returns:
         (units,) int64.
@@ -39,15 +40,15 @@ def rank_units(
     heard = torch.zeros(site.units, dtype=torch.float64)
     for part in batches_of(images):
         for activation, gradient in _gradients(module, site, part, draws):
-            missed += _per_unit(activation * gradient, site)
-            heard += _per_unit(gradient, site)
+            missed += _per_unit(activation * gradient, site, power)
+            heard += _per_unit(gradient, site, power)
     least, others = missed.argsort(stable=True).tensor_split([max(count, int(POOL * site.units))])
     return torch.cat([least[heard[least].argsort(descending=True, stable=True)], others])
 
 
-def _per_unit(values: torch.Tensor, site: DetectorSite) -> torch.Tensor:
+def _per_unit(values: torch.Tensor, site: DetectorSite, power: int) -> torch.Tensor:
     by_image = values.movedim(site.unit_axis, -1).flatten(1, -2) if values.dim() > 2 else values.unsqueeze(1)
-    return by_image.sum(1).abs().sum(0).double().cpu()
+    return by_image.sum(1).abs().pow(power).sum(0).double().cpu()
 
 
 def _gradients(
