@@ -93,9 +93,9 @@ class Bench:
         ranked = rank_units(self.graph, self.site, images[:RANKING_IMAGES], 1, self.draws).tolist()
         pool = ranked[: max(1, int(POOL * self.site.units))]
         changes = quiet_units(self.graph, self.site, images[:SILENCING_IMAGES], pool)
-        quiet = {unit: changes[unit] for unit in quieter_half(changes, 1)}
-        fallback = () if quiet else least_missed_units(self.graph, self.site, images, len(pool), self.draws)
-        return quiet or dict.fromkeys(fallback)
+        if changes:
+            return {unit: changes[unit] for unit in quieter_half(changes, 1)}
+        return dict.fromkeys(least_missed_units(self.graph, self.site, images, len(pool), self.draws))
 
 
 def measure(
