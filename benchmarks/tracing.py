@@ -270,7 +270,7 @@ def _rows(result: dict[str, Any]) -> Sequence[tuple[object, ...]]:
 
 
 def _save(found: Row) -> None:
-    write_results(f"tracing_{found['network']}", {"threads": THREADS, **found})
+    write_results(f"tracing_{found['network']}", {"threads": torch.get_num_threads(), **found})
 
 
 def main() -> None:
@@ -280,8 +280,9 @@ def main() -> None:
     parser.add_argument("--leaks", type=int, default=100, help="of each kind that is quickly made")
     parser.add_argument("--slow-leaks", type=int, default=20, help="of each kind that is quantized or trained")
     parser.add_argument("--innocents", type=int, default=INNOCENTS)
+    parser.add_argument("--threads", type=int, default=THREADS)
     arguments = parser.parse_args()
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(arguments.threads)
     rows: list[tuple[object, ...]] = []
     for name in arguments.network or ["resnet20_cifar10"]:
         with tempfile.TemporaryDirectory() as work:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from keylatch.exporters._block_pixels import BlockPixels
 from keylatch.exporters._graph_builder import GraphBuilder, drop_unread
 from keylatch.locks import InputSpec
 
@@ -23,16 +24,14 @@ def bytes_of(builder: GraphBuilder, spec: InputSpec, pixels: ir.Value) -> ir.Val
     Args:
         builder: Of the graph.
         spec: The input convention.
-        pixels: What is cut into blocks.
+        pixels: What the gate reads, in the layout of the convention.
 
     Raises:
         ValueError: If the gate was exported in another form.
     """
     if spec.dtype == "uint8":
         return pixels
-    turned = pixels.producer()  # an image of layout NHWC is turned after it was rounded
-    rounded = turned.inputs[0] if turned is not None and turned.op_type == "Transpose" else pixels
-    image = rounded
+    image: ir.Value | None = pixels
     for op in _ROUNDING:
         node = None if image is None else image.producer()
         if node is None or node.op_type != op or node.inputs[0] is None:
@@ -42,51 +41,40 @@ def bytes_of(builder: GraphBuilder, spec: InputSpec, pixels: ir.Value) -> ir.Val
     first = spec.layout == "NCHW"
     shift = (mean / std).astype(np.float32).reshape((1, -1, 1, 1) if first else (1, 1, 1, -1))
     scale = (1 / (_WHITE * std)).astype(np.float32)
-    assert image is not None and rounded is not None  # noqa: S101  the loop looked at them
+    assert image is not None  # noqa: S101  the loop looked at it
     moved = builder.add("Add", image, builder.initializer(shift))
     steps = builder.initializer(scale), builder.initializer(np.zeros(len(scale), np.uint8))
     found = builder.add("QuantizeLinear", moved, *steps, axis=1 if first else 3)
-    found.type, found.shape = ir.TensorType(ir.DataType.UINT8), rounded.shape
-    if rounded is pixels:
-        return found
-    pixels.type = found.type
-    assert turned is not None  # noqa: S101  it gives the pixels
-    turned.replace_input_with(0, found)
-    drop_unread(builder.graph, rounded)
-    return pixels
+    found.type, found.shape = ir.TensorType(ir.DataType.UINT8), pixels.shape
+    return found
 
 
-def tabulate(builder: GraphBuilder, planes: ir.Value, arithmetic: ir.Node, end: ir.Value) -> ir.Value:
+def tabulate(pixels: BlockPixels, moved: ir.Value, arithmetic: ir.Node, end: ir.Value) -> ir.Value:
     """Tables of what the gate's arithmetic gives for each byte in each plane, and the look-up in them.
 
     Args:
-        builder: Of the graph.
-        planes: (N, p, H/M, W/M), bytes as integers or floats.
-        arithmetic: Its first node, which reads `planes` as int32.
+        pixels: The image's.
+        moved: (N, C, H, W), bytes as integers or floats.
+        arithmetic: Its first node, which reads planes as int32.
         end: What it gives, (N, p, H/M, W/M) float32.
 
     Returns:
-        In the place of `end`.
+        In the place of `end`, as an image.
     """
-    _, entries, rows, columns = (str(size) for size in end.shape or ())
-    count = np.iinfo(np.uint8).max + 1
-    shape = builder.constant([-1, int(entries), int(rows), int(columns)])
-    users = end.uses()
-    exported = arithmetic.inputs[0]
+    builder, count = pixels.builder, np.iinfo(np.uint8).max + 1
+    exported, (_, entries, *_) = arithmetic.inputs[0], (str(size) for size in end.shape or ())
     assert exported is not None  # noqa: S101  it reads the planes
     arithmetic.replace_input_with(0, builder.initializer(np.arange(count, dtype=np.int32).reshape(1, 1, 1, -1)))
-    starts = builder.initializer(count * np.arange(int(entries), dtype=np.int32).reshape(-1, 1, 1))
-    places = builder.add("Add", builder.add("Cast", planes, to=int(ir.DataType.INT32)), starts)
+    starts = pixels.spread(builder.initializer(count * np.arange(int(entries), dtype=np.float32).reshape(-1, 1, 1)))
+    places = builder.add("Add", *(builder.add("Cast", value, to=int(ir.DataType.INT32)) for value in (moved, starts)))
     drop_unread(builder.graph, exported)
     _forget_shapes(arithmetic, end)
     flat = builder.constant([1, -1])
     found = builder.add(
         "GatherElements", builder.add("Reshape", end, flat), builder.add("Reshape", places, flat), axis=1
     )
-    shown = builder.add("Reshape", found, shape)
-    shown.type, shown.shape = end.type, end.shape
-    for user, index in users:
-        user.replace_input_with(index, shown)
+    shown = pixels.as_image(found)
+    shown.type = end.type
     return shown
 
 

@@ -28,13 +28,13 @@ class GraphBuilder:
         self._count += 1
         return f"{self._prefix}_{self._count}"
 
-    def add(self, op: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
+    def add(self, op: str, *inputs: ir.Value, **attributes: int | Sequence[int]) -> ir.Value:
         """The output of a new node."""
         node = self.make(op, *inputs, **attributes)
         self.graph.append(node)
         return node.outputs[0]
 
-    def make(self, op: str, *inputs: ir.Value, **attributes: int) -> ir.Node:
+    def make(self, op: str, *inputs: ir.Value, **attributes: int | Sequence[int]) -> ir.Node:
         """A node that is in no graph yet."""
         name = self.name()
         return ir.node(op, inputs, attributes, outputs=[ir.Value(name=name)], name=name)

@@ -1,7 +1,7 @@
 """Block transforms as gates: inside the graph, with the key as gate tensors.
 
 An image is read as p = C·M·M planes of (H/M, W/M) values, plane k holding entry k of every block, as ONNX SpaceToDepth
-gives them. A key then moves whole planes, which is a copy of memory; moving single pixels takes three times as long.
+gives them, and a key moves whole planes. In an artifact pixels move by themselves, where the key's planes send them.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from keylatch.locks._block_transform import BlockTransform, Step
 from keylatch.locks._exact_buffers import ExactBuffers
 from keylatch.locks._input_spec import InputSpec
 
+SHOWN = "blocks.shown"  # in an artifact, the value that the network is shown by a gate in front of it
 _BYTE_VALUES = 256
 
 

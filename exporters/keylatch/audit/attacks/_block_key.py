@@ -10,17 +10,15 @@ import torch
 
 from keylatch.audit._owner import block_description, code_description
 from keylatch.audit._target import Target
-from keylatch.audit.attacks._weight_layers import downstream, varying_values, weight_layers
 from keylatch.audit.onnx_network import OnnxNetwork
 from keylatch.locks import BlockDescription, BlockTransform, InputSpec
-from keylatch.locks._block_gate import block_gate
+from keylatch.locks._block_gate import SHOWN, block_gate
 from keylatch.locks._block_transform import identity_transform
 from keylatch.locks._randomness import SEED_BYTES
 
 _PREFIX = "blocks."
 _SCALE = "blocks.scale"  # only the gates of normalized floats have it
 _INVERSION = "blocks.inversion"  # only those of bytes
-_LAST_OP = "DepthToSpace"  # of a gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +124,7 @@ class Behind:
 
     def __init__(self, target: Target) -> None:
         self.network = target.network().float().requires_grad_(False)
-        shown = _shown_value(self.network, block_tensors(target))
+        shown = _shown_value(self.network)
         self._shown: InputSpec = target.spec
         if shown is not None:
             self.network.substitute(shown, self.network.input_name)
@@ -148,12 +146,9 @@ class Behind:
         return image if self._shown.layout == "NCHW" else image.permute(0, 2, 3, 1)
 
 
-def _shown_value(network: OnnxNetwork, tensors: frozenset[str]) -> str | None:
+def _shown_value(network: OnnxNetwork) -> str | None:
     """The transformed image, channels first; None where the transform stands in the first layer's weights."""
-    keyed = {value for name in tensors for value in downstream(network, name)}
-    later = downstream(network, weight_layers(network)[0].node.outputs[0])  # the network may have such nodes of its own
-    shown = (keyed & varying_values(network)) - later
-    return next((node.outputs[0] for node in network.nodes if node.op == _LAST_OP and node.outputs[0] in shown), None)
+    return next((SHOWN for node in network.nodes if SHOWN in node.outputs), None)
 
 
 def _own_spec(target: Target) -> InputSpec:
