@@ -12,7 +12,7 @@ from keylatch.errors import InputError
 from keylatch.trace import read_predictions, trace_predictions
 
 CULPRIT = 12
-IMAGES = 200
+IMAGES = 120
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,13 @@ import secrets
 from dataclasses import replace
 
 import torch
-from torch import fx, nn
+from torch import nn
 
 from keylatch.errors import LockError
-from keylatch.locks._capture import capture, drop_unused
+from keylatch.locks._capture import capture, drop_unused, flat_tensors
 from keylatch.locks._gate_sites import multiply_adds_of
 from keylatch.locks._input_spec import InputSpec
-from keylatch.locks._lock_proof import CHECK_IMAGES, device_of, images_for, prove, reference_outputs
+from keylatch.locks._lock_proof import CHECK_IMAGES, device_of, images_for, prove
 from keylatch.locks._locked import Locked
 from keylatch.locks._locked_module import LockedModule
 from keylatch.locks._model_lock._edit_gate import EditDescription, EditedNetwork, KeyedEdit
@@ -80,10 +80,10 @@ def model_lock(
     module = LockedModule(spec, drop_unused(graph), outputs, edit=description)
     images = images_for(spec, None).to(device)
     whole.edit.hold(key.values)
-    keyed, _ = capture(whole, spec)
-    reference = reference_outputs(keyed, images[:CHECK_IMAGES])
+    with torch.no_grad():
+        reference = [output.clone() for output in flat_tensors(whole(images[:CHECK_IMAGES]))]
     secret = LockSecret.of_edit(key)
-    sealed = _sealed(module, keyed, sealed_share, by, images, seed) if sealed_share else None
+    sealed = _sealed(module, secret, sealed_share, by, images, seed) if sealed_share else None
     if sealed is not None:
         secret = replace(secret, withheld=sealed.originals)
     errors = prove(module, secret, images[:CHECK_IMAGES], reference)
@@ -99,7 +99,9 @@ def model_lock(
 
 
 def _sealed(
-    module: LockedModule, keyed: fx.GraphModule, share: float, by: Order, images: torch.Tensor, seed: bytes | None
+    module: LockedModule, secret: LockSecret, share: float, by: Order, images: torch.Tensor, seed: bytes | None
 ) -> Sealed:
+    with module.opened(secret):
+        keyed = copy.deepcopy(module.body)
     draws = SeededDraws(secrets.token_bytes(SEED_BYTES) if seed is None else seed, "sealed weights")
     return seal_weights(module, keyed, share, by, "weights", images, draws, source="made images", within=_NETWORK)
