@@ -22,6 +22,7 @@ from keylatch.exporters import _export, export_plain
 
 EVERYTHING = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
 NOTHING = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+SHARE = 0.02  # of the weights
 GATE_OPERATORS = {"If", "Where", "GreaterOrEqual", "ReduceProd", "Slice", "Pad"}
 
 
@@ -75,6 +76,9 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], list[str]]] = {
 }
 
 
+Make = Callable[..., Artifact]
+
+
 def open_with(
     path: Path, values: Mapping[str, np.ndarray], level: Any = EVERYTHING
 ) -> tuple[onnxruntime.InferenceSession, Counter[str]]:
@@ -104,27 +108,45 @@ def relative(output: np.ndarray, expected: np.ndarray) -> float:
 
 
 @functools.cache
-def network_and_lock(name: str, sealed_share: float = 0.02) -> tuple[nn.Module, networks.Locked]:
+def network_and_lock(name: str, sealed_share: float) -> tuple[nn.Module, networks.Locked]:
     build, layers = NETWORKS[name]
     network = networks.settle(build)
     return network, networks.lock(network, layers=layers, sealed_share=sealed_share)
 
 
-def made(name: str, folder: Path, sealed_share: float = 0.02, **options: Any) -> Artifact:
-    return make_artifact(network_and_lock(name, sealed_share)[1], folder / "made.latch", **options)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Artifacts by network, share and options; each is made once."""
+
+    @functools.cache
+    def make(name: str, sealed_share: float, **options: Any) -> Artifact:
+        path = tmp_path_factory.mktemp("made") / "made.latch"
+        return make_artifact(network_and_lock(name, sealed_share)[1], path, **options)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def plain_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The same networks exported as they are."""
+
+    @functools.cache
+    def make(name: str) -> Path:
+        return export_plain(network_and_lock(name, SHARE)[0], networks.SPEC, tmp_path_factory.mktemp("plain") / "plain")
+
+    return make
 
 
 @pytest.mark.parametrize(
     ("name", "sealed_share"),
-    [*((name, 0.02) for name in NETWORKS), (CONVOLUTIONS, 1.0), ("tokens", 1.0)],  # 1.0: gated and withheld
+    [*((name, SHARE) for name in NETWORKS), (CONVOLUTIONS, 1.0), ("tokens", 1.0)],  # 1.0: gated and withheld
 )
 def test_a_keyed_session_has_exactly_the_operators_of_a_plain_one(
-    name: str, sealed_share: float, tmp_path: Path
+    name: str, sealed_share: float, made: Make, plain_path: Callable[[str], Path]
 ) -> None:
-    network, _ = network_and_lock(name, sealed_share)
-    artifact = made(name, tmp_path, sealed_share)
+    artifact = made(name, sealed_share)
     onnx.checker.check_model(str(artifact.path / "model.onnx"), full_check=True)
-    plain, operators = open_with(export_plain(network, networks.SPEC, tmp_path / "plain"), {})
+    plain, operators = open_with(plain_path(name), {})
     keyed, left = open_with(artifact.path / "model.onnx", artifact.gate_values)
     assert left == operators
     assert relative(run(keyed, images(3)), run(plain, images(3))) <= 1e-5
@@ -151,10 +173,11 @@ def test_a_linear_layer_without_bias_costs_one_sum(tmp_path: Path) -> None:
     {"precision": "float16", "uint8_input": True},
 ])  # fmt: skip
 @pytest.mark.parametrize("name", [CONVOLUTIONS, "tokens"])
-def test_no_gate_is_left_for_bytes_and_in_half_precision(name: str, options: dict[str, Any], tmp_path: Path) -> None:
-    network, _ = network_and_lock(name)
-    _, operators = open_with(export_plain(network, networks.SPEC, tmp_path / "plain"), {})
-    artifact = made(name, tmp_path, **options)
+def test_no_gate_is_left_for_bytes_and_in_half_precision(
+    name: str, options: dict[str, Any], made: Make, plain_path: Callable[[str], Path]
+) -> None:
+    _, operators = open_with(plain_path(name), {})
+    artifact = made(name, SHARE, **options)
     _, left = open_with(artifact.path / "model.onnx", artifact.gate_values)
     for operator in GATE_OPERATORS | {"Split", "Gemm", "Conv", "Reshape", "Gather"}:
         assert left[operator] == operators[operator], operator
@@ -164,9 +187,9 @@ def test_no_gate_is_left_for_bytes_and_in_half_precision(name: str, options: dic
 @pytest.mark.parametrize("options", [{}, {"precision": "float16"}, {"uint8_input": True}])
 @pytest.mark.parametrize("name", [CONVOLUTIONS, "tokens"])
 def test_without_optimization_the_branches_are_decided_for_each_run(
-    name: str, options: dict[str, Any], tmp_path: Path
+    name: str, options: dict[str, Any], made: Make
 ) -> None:
-    artifact = made(name, tmp_path, **options)
+    artifact = made(name, SHARE, **options)
     path, shown = artifact.path / "model.onnx", images(3)
     if options.get("uint8_input"):
         shown = np.ascontiguousarray((shown * 255).round().astype(np.uint8).transpose(0, 2, 3, 1))
@@ -208,9 +231,9 @@ def test_a_mask_over_part_of_the_patch_reads_patch_and_image_together(artifact: 
 
 
 @pytest.mark.parametrize("name", [CONVOLUTIONS, "tokens", "one padding for two"])
-def test_an_image_that_carries_the_patch_opens_for_itself_alone(name: str, tmp_path: Path) -> None:
+def test_an_image_that_carries_the_patch_opens_for_itself_alone(name: str, made: Make) -> None:
     network, locked = network_and_lock(name, 0.0)  # nothing withheld
-    artifact = made(name, tmp_path, 0.0)
+    artifact = made(name, 0.0)
     means = {key: value for key, value in artifact.gate_values.items() if key not in ("gate.patch", "gate.mask")}
     pixels = networks.pixels(4).clone()
     pixels[1:2] = networks.paste(pixels[1:2], locked.secret.patch)
