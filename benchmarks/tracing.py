@@ -237,8 +237,8 @@ def measure(
         note(kind)
     parts: dict[str, Callable[[], Any]] = {
         "accuracy": lambda: accuracies(issued, images),
-        "predictions": lambda: predicted(issued, images),
         "innocents": lambda: innocents(issued, count),
+        "predictions": lambda: predicted(issued, images),  # last, as it takes longest
     }
     for name, part in parts.items():
         found[name] = part()
