@@ -39,3 +39,17 @@ def test_two_different_ones_make_no_key(tmp_path: Path, command: Command, monkey
     outcome = command("device", "init", "--protect")
     assert outcome.status == 1 and "differ" in outcome.err and "hint" in outcome.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("verb", "work", "out"),
+    [("lock", "keylatch.locks.code_lock", "new.pt2"), ("stain", "keylatch.locks.stain", "new.pt")],
+)
+def test_a_vault_s_passphrase_is_asked_for_before_the_work(
+    verb: str, work: str, out: str, folder: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[object] = []
+    monkeypatch.setattr(work, lambda *_arguments, **_options: done.append(1))
+    outcome = command(verb, "nets_for_cli:small", "--input", "3x32x32", "--out", out, "--secret", "new.secret")
+    assert outcome.status == 1 and "passphrase for vault new.secret is needed" in outcome.err
+    assert not done and not (folder / out).exists()

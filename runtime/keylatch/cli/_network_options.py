@@ -57,12 +57,12 @@ def calibration_from(path: Path | None) -> Any:
         raise LockError(f"calibration images {path} are not an .npy file", hint="save them with numpy.save") from None
 
 
-def vault_seal(issuer: str | None, passphrase_file: Path | None, *, new: bool) -> dict[str, Any]:
-    """What a vault is sealed under; a passphrase is asked for once, however often the vault is written."""
+def vault_seal(vault: Path, issuer: str | None, passphrase_file: Path | None, *, new: bool) -> dict[str, Any]:
+    """What a vault is sealed under; a passphrase is asked for once, and a new one before any work is done for it."""
     if issuer is not None:
         return {"issuer": open_issuer_key(issuer, passphrase=passphrase_from(passphrase_file))}
     ask = (new_passphrase_from if new else passphrase_from)(passphrase_file)
-    answers: list[SecretBytes | bytes] = []
+    answers = [ask(f"vault {vault}")] if new else []
 
     def answer(what: str) -> SecretBytes | bytes:
         if not answers:

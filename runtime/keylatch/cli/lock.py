@@ -155,8 +155,8 @@ def lock(
     from keylatch.locks import block_lock, code_lock, detector_lock, save_locked, seal_lock
 
     spec = spec_from(image, mean, std, layout)
-    seal = vault_seal(issuer, passphrase_file, new=not resumed)
     network = load_network(source, weights)
+    seal = vault_seal(secret, issuer, passphrase_file, new=not resumed)
     blocks: Any = None
     trained: Any = None
     start = time.perf_counter()

@@ -64,8 +64,8 @@ def stain(
     from keylatch.locks import stain as stain_network
 
     spec = spec_from(image, mean, std, layout)
-    seal = vault_seal(issuer, passphrase_file, new=True)
     network = load_network(source, weights)
+    seal = vault_seal(secret, issuer, passphrase_file, new=True)
     images: Any = calibration_from(calibration)
     start = time.perf_counter()
     with working(f"staining {source}"):

@@ -48,7 +48,7 @@ def verify_stain(
         check_free(probes)
     from keylatch.locks import StainSecret
 
-    arrays = read_vault(secret, **vault_seal(issuer, passphrase_file, new=False)).section("lock")
+    arrays = read_vault(secret, **vault_seal(secret, issuer, passphrase_file, new=False)).section("lock")
     stains = StainSecret.from_arrays(arrays)
     facts: dict[str, Any] = {"stains": len(stains.stains), "decoys": len(stains.decoys)}
     lines: list[tuple[str, object]] = [("secret", repr(stains))]
