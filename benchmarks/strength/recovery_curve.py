@@ -31,7 +31,7 @@ def draw_recovery(rows: Sequence[dict[str, Any]], network: str, original: float)
     axes.set_xticks(counts, [f"{count:,}" for count in counts])
     axes.minorticks_off()
     axes.set(xlabel="labeled images", ylabel="top-1 accuracy, %", ylim=(0, 100), title=f"Recovery of {network}")
-    axes.legend()
+    figure.legend(loc="outside right center")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
