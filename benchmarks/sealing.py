@@ -34,6 +34,7 @@ from keylatch.runtime import InferenceSession
 from licensing import license_to_device
 from measuring import RESULTS, print_rows, write_results
 from pairs import compare_for, figures
+from strength.recovery_curve import draw_recovery
 from strength.sealed_recovery import recovery
 
 SHARES = (0.001, 0.01, 0.1, 1.0)
@@ -169,9 +170,10 @@ def main() -> None:
         kept[name].sort(key=lambda row: row["share"])
         write_results(path.stem, {**kept, "network": entry.name, "threads": settings.threads}, folder=path.parent)
 
-    if "quality" in parts:
+    if "quality" in parts or "recovery" in parts:
         original = top1(network, *_shown(entry, settings), entry.mean, entry.std)
         kept |= {"original": round(original, 2)}
+    if "quality" in parts:
         for share in shares:
             for by in ORDERS if share < 1 else ORDERS[:1]:
                 keep("quality", [quality(entry, network, share, by, settings)])
@@ -181,6 +183,8 @@ def main() -> None:
     if "recovery" in parts:
         for row in recovery(entry.name, network, shares, settings):
             keep("recovery", [row])
+        drawn = [row for row in kept["recovery"] if row["granularity"] == settings.granularity]
+        draw_recovery(drawn, entry.name, kept["original"]).savefig(path.with_suffix(".png"), dpi=110)
     _print(kept)
 
 

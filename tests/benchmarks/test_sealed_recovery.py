@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 from keylatch.audit import LabeledImages
 from keylatch.locks import InputSpec, Locked, seal_lock
 from strength.early_stopping import train_best
+from strength.recovery_curve import draw_recovery
 from strength.sealed_recovery import starting
 
 SPEC = InputSpec(3, 8, 8)
@@ -64,3 +65,17 @@ def test_training_that_makes_nothing_better_is_not_kept() -> None:
         sure[-1].weight.mul_(1e5)  # right on every image with a loss of zero
     made = train_best(lambda: sure, images_of(sure), steps=4, seed=0, moving_statistics=True)
     assert (made.step, made.merit[0]) == (0, 100.0)
+
+
+def test_the_curve_shows_the_better_attack_on_each_share_beside_training_from_scratch() -> None:
+    rows = [
+        {"share": share, "labeled": labeled, "recovered": recovered, "from_scratch": scratch}
+        for share, labeled, recovered, scratch in (
+            (0.1, 500, 30.0, 20.0), (0.1, 100, 10.0, 12.0), (0.1, 500, 40.0, 20.0), (0.01, 500, 80.0, 20.0),
+        )
+    ]  # fmt: skip
+    figure = draw_recovery(rows, "a network", 90.0)
+    lines = {line.get_label(): line.get_xydata().tolist() for line in figure.axes[0].lines}
+    assert lines["10 % withheld"] == [[100, 10], [500, 40]]
+    assert lines["1 % withheld"] == [[500, 80]]
+    assert lines["from scratch"] == [[100, 12], [500, 20]]

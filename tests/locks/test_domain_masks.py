@@ -5,14 +5,22 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from mask_world import SPEC, domain, held_out, learn, red, trained
+from torch import nn
+from torch.nn import functional
 
+from keylatch.errors import LockError
 from keylatch.locks import DomainMasks, domain_lock, masked_model, measure_domains, union_of_masks
+from keylatch.locks._augmentation import no_augment
+from keylatch.locks._mask_pruning._learner import Learner
 from keylatch.locks._mask_pruning._objective import Batch, Objective
-from keylatch.locks._mask_pruning._scores import DomainScores
+from keylatch.locks._mask_pruning._scores import DomainScores, maskable_weights
+from keylatch.locks._mask_pruning._settings import LearningSettings
+from keylatch.locks._training_hints import map_layers, take_hints
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +122,44 @@ def test_without_any_image_masks_are_learned_for_others() -> None:
     assert list(learned.masks) == ["others"]
     assert learned.report.domains[0].images == 0
     assert len(learned.report.history) == 2
+
+
+@pytest.mark.parametrize(("given", "cap"), [({"source": red(64)}, 1.0), ({"setting": "SF"}, 0.5)])
+def test_the_target_is_capped_lower_where_the_source_is_made(given: dict[str, Any], cap: float, tmp_path: Path) -> None:
+    given = {"targets": {"green": domain("green", 64, 11)}, "epochs": 1, "checkpoint": tmp_path / "run.pt", **given}
+    by_default = learn(**given)
+    assert_same(by_default, learn(target_cap=cap, **given))  # goes on from its checkpoint: the same run
+    with pytest.raises(LockError, match="objective"):
+        learn(target_cap=1.5 - cap, **given)
+
+
+def test_hints_pay_for_what_masks_change_in_feature_maps_of_the_source_alone() -> None:
+    network = copy.deepcopy(trained())
+    settings = LearningSettings(
+        "SF", "element", None, Objective(), 2, 32, 0.02, torch.device("cpu"), False, 0, no_augment
+    )  # fmt: skip
+    originals = maskable_weights(network, None)
+    scores = DomainScores(originals, ["green"], "element")
+    with torch.no_grad():
+        for each in scores.parameters():
+            each[..., 0] = 0.0  # is withheld
+    (pixels, labels), *_ = domain("red", 8, 10)
+    batch = Batch((pixels, labels), {"green": domain("green", 8, 11)[0]})
+    hints = take_hints(network, map_layers(network, SPEC), SPEC, weight=2.0)
+    learners = [Learner(network, SPEC, scores, originals, settings, taken) for taken in (None, hints)]
+    with torch.no_grad():
+        plain, hinted = (float(learner._loss(batch, ["green"])) for learner in learners)
+    wanted, found = (maps_of(made, pixels) for made in (network, masked_model(network, scores.masks(originals))))
+    distance = functional.mse_loss(found, wanted) / wanted.var()
+    assert float(distance) > 0.01
+    assert hinted - plain == pytest.approx(2 * float(distance), rel=1e-4)
+
+
+def maps_of(network: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+    """What its last layer with feature maps gives."""
+    with torch.no_grad():
+        first = torch.relu(network.norms[0](network.first(SPEC.from_pixels(pixels))))
+        return network.norms[1](network.second(first))
 
 
 def test_source_free_masks_do_not_look_at_labels() -> None:

@@ -2,7 +2,7 @@
 
 Labels alone teach little: a thousand images are a thousand numbers. What a network's stages gave for the plain images
 are thousands of numbers for each, at places that blocks of pixels do not leave. Source: "FitNets" (arXiv 1412.6550);
-ours has the network itself for a teacher, and no layer in between.
+ours has the network itself for a teacher, and no layer in between. Masks take hints too where their source is made.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from keylatch.locks._key_training_data import normalized
 
 # Beside the labels' loss. Chosen on training images that were held out (CIFAR-10, 2,500 to train on, shf): 77.9, 82.8
 # and 83.8 % for 1, 4 and 16; 69.5 without hints.
-_WEIGHT = 16.0
+_KEY_WEIGHT = 16.0
 _MAP_DIMENSIONS = (3, 4)  # tokens (N, T, D) and feature maps (N, C, h, w)
 
 
@@ -33,11 +33,13 @@ class Hints:
         teacher: Knows plain images; in evaluation mode, never trained.
         layers: Names of the layers, in the teacher and in the student.
         spec: Size and normalization of the images.
+        weight: Of the distance.
     """
 
     teacher: nn.Module
     layers: tuple[str, ...]
     spec: InputSpec
+    weight: float
     _student: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @contextmanager
@@ -50,14 +52,14 @@ class Hints:
         """Squared error of the student's last answers, in variances of the teacher's; summed over the layers, weighted.
 
         Args:
-            pixels: (N, C, H, W) uint8, or float in [0, 1]: the plain images that the student was just shown under the
-                key.
+            pixels: (N, C, H, W) uint8, or float in [0, 1]: the plain images of the first N that the student was just
+                shown.
             hinted: (N,) bool, which of them get a hint: without one, an answer counts as right. None for all.
 
         Returns:
             () float32.
         """
-        chosen = slice(None) if hinted is None else hinted
+        chosen = slice(len(pixels)) if hinted is None else hinted
         share = 1.0 if hinted is None else float(hinted.float().mean())
         if not share:
             return torch.zeros((), device=pixels.device)
@@ -65,7 +67,7 @@ class Hints:
         with torch.no_grad(), _noting(self.teacher, self.layers, wanted):
             self.teacher(normalized(pixels[chosen], self.spec))
         errors = [_error(self._student[layer][chosen], wanted[layer]) for layer in self.layers]
-        return torch.stack(errors).sum() * (_WEIGHT * share)
+        return torch.stack(errors).sum() * (self.weight * share)
 
 
 def hint_layers(network: nn.Module, spec: InputSpec) -> tuple[str, ...]:
@@ -83,25 +85,31 @@ def hint_layers(network: nn.Module, spec: InputSpec) -> tuple[str, ...]:
     Raises:
         LockError: If no layer gives one tensor of feature maps.
     """
+    layers = map_layers(network, spec)
+    if not layers:
+        raise LockError("no layer of the model gives feature maps or tokens", hint="train it without hints")
+    return layers
+
+
+def map_layers(network: nn.Module, spec: InputSpec) -> tuple[str, ...]:
+    """As `hint_layers`; nothing if no layer gives one tensor of feature maps."""
     last: dict[tuple[int, ...], str] = {}
     for name, found in _maps(network, [name for name, _ in network.named_modules() if name], spec).items():
         size = _size(found)
         if 1 < torch.Size(size).numel() < spec.height * spec.width:
             last.pop(size, None)
             last[size] = name
-    if not last:
-        raise LockError("no layer of the model gives feature maps or tokens", hint="train it without hints")
     return tuple(last.values())
 
 
-def take_hints(teacher: nn.Module, layers: Sequence[str], spec: InputSpec) -> Hints:
+def take_hints(teacher: nn.Module, layers: Sequence[str], spec: InputSpec, *, weight: float = _KEY_WEIGHT) -> Hints:
     """Hints of some layers.
 
     Raises:
         LockError: If the teacher has not these layers, or one gives no feature maps.
     """
     require_hint_layers(teacher, layers, spec)
-    return Hints(teacher.eval().requires_grad_(requires_grad=False), tuple(layers), spec)
+    return Hints(teacher.eval().requires_grad_(requires_grad=False), tuple(layers), spec, weight)
 
 
 def require_hint_layers(network: nn.Module, layers: Sequence[str], spec: InputSpec) -> None:

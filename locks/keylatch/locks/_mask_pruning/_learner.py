@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from keylatch.locks._mask_pruning._scores import DomainScores
 from keylatch.locks._mask_pruning._settings import LearningSettings
 from keylatch.locks._training_checkpoint import EpochResult, TrainingState
 from keylatch.locks._training_device import random_numbers
+from keylatch.locks._training_hints import Hints
 
 _GENERATOR_RATE = 5e-3
 # Adam moves every score equally far, however little its weight matters; a large epsilon beside gradients of unit size
@@ -40,6 +42,7 @@ class Learner:
         scores: What is learned.
         originals: The weights that masks may take from.
         settings: How.
+        hints: The network's own feature maps of source images, which masks are to leave; None if the source is given.
     """
 
     network: nn.Module
@@ -47,6 +50,7 @@ class Learner:
     scores: DomainScores
     originals: Mapping[str, torch.Tensor]
     settings: LearningSettings
+    hints: Hints | None
 
     def start(self, batches: Batches) -> TrainingState:
         """Two groups of one optimizer: scores, and what makes images. A group without gradients is left alone."""
@@ -100,7 +104,13 @@ class Learner:
         parts = [batch.source[0], *(pixels for pixels, _ in batch.targets.values())]
         changed = [augmented(pixels, self.settings.augment) for pixels in parts]
         images = torch.cat([normalized(pixels, self.spec) for pixels in changed])
-        return self.settings.objective(self._answers(images, unpaid), batch, unpaid)
+        with nullcontext() if self.hints is None else self.hints.watching(self.network):
+            answers = self._answers(images, unpaid)
+        loss = self.settings.objective(answers, batch, unpaid)
+        if self.hints is None:
+            return loss
+        with self.settings.autocast():
+            return loss + self.hints.distance(changed[0])
 
     @torch.no_grad()
     def _accuracy(self, batches: Batches, names: Sequence[str]) -> float:

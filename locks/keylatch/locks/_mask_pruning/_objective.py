@@ -14,6 +14,7 @@ from torch.nn import functional
 
 TARGET_WEIGHT = 0.1  # lambda
 TARGET_CAP = 1.0  # alpha: past it the target is lost already, and only the source is hurt by going on
+MADE_TARGET_CAP = 0.5  # where source images are made: they do not show all that going on hurts
 
 Labeled: TypeAlias = tuple[torch.Tensor, torch.Tensor]  # pixels (N, C, H, W), classes (N,)
 
