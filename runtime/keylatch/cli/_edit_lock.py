@@ -17,8 +17,8 @@ from keylatch.keys import Vault
 
 MADE_UP = 400
 _DECOYS, _WRONG_SHARE = 6, 0.15  # 5 % leaves a small network 30 to 88 % without a key (docs/results.md)
-# Listed decoys alone left a door open to guesses: the best of 199 had 55 %, of 14 with these (docs/results.md).
-_MADE_UP_DECOYS = {"decoy_share": 2.4, "tint_share": 1.0, "wrong_labels": "colors"}
+# Listed decoys alone left a door open to guesses: the best of 199 had 55 %, 11 with these (docs/results.md).
+_MADE_UP_DECOYS = {"decoy_share": 1.2, "tint_share": 1.2, "wrong_labels": "colors"}
 _RANKING_PICTURES = 300
 _PROMPT_LIST_BYTES = 1 << 20
 
