@@ -60,7 +60,8 @@ def test_a_network_is_locked_exported_licensed_and_run(pictures: Path, command: 
     assert locked.status == 0, locked
     told: dict[str, Any] = json.loads(locked.out)
     assert set(told["training"]["wrong_prompt"]) == {"at night"}
-    assert told["training"]["wrong_images"] == 7 * round(1.2 * 48 / 7) + round(1.2 * 48) + 8  # decoys, tints and plain ones
+    decoys, tints, plain = 7 * round(1.2 * 48 / 7), round(1.2 * 48), 8
+    assert told["training"]["wrong_images"] == decoys + tints + plain
     assert told["report"]["edit"]["steps"] == 1
     assert told["ranks"] == []
     assert told["report"]["seal"]["share"] == pytest.approx(0.2, abs=0.01)
