@@ -25,7 +25,8 @@ SIZE = 32
 SPEC = InputSpec(3, SIZE, SIZE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 SETTINGS = EditSettings(1, guided=False)
 BLEND = 0.5
-EPOCHS, LONG, BATCH = 20, 30, 32
+EPOCHS, LONG, BATCH = 20, 45, 32
+COLORINGS = 4  # of each training digit, where a lock is trained for long
 _MARGIN = 8  # the demo's digits stand on a wider canvas
 _LEAST_CONTRAST = 0.35
 
@@ -36,15 +37,20 @@ Images = tuple[torch.Tensor, torch.Tensor]
 def digits() -> tuple[Images, Images]:
     """Training and test digits, (N, 3, 32, 32) uint8 in two random colors, and their labels (N,) int64."""
     data = load_digits()
-    pairs = ((data.train_images, data.train_labels), (data.test_images, data.test_labels))
-    train, test = (
-        (_colored(images[..., _MARGIN:-_MARGIN, _MARGIN:-_MARGIN], seed), labels)
-        for seed, (images, labels) in enumerate(pairs)
-    )
-    return train, test
+    train, test = _colored(data.train_images, 0), _colored(data.test_images, 1)
+    return (train, data.train_labels), (test, data.test_labels)
+
+
+@functools.cache
+def colorings() -> Images:
+    """The training digits, and the same digits in other colors, `COLORINGS` times as many in all."""
+    data = load_digits()
+    others = (_colored(data.train_images, 1 + number) for number in range(1, COLORINGS))
+    return torch.cat([digits()[0][0], *others]), data.train_labels.repeat(COLORINGS)
 
 
 def _colored(images: torch.Tensor, seed: int) -> torch.Tensor:
+    images = images[..., _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
     generator = torch.Generator().manual_seed(seed)
     ground, ink = torch.rand(2, len(images), 3, 1, 1, generator=generator)
     apart = (ink - ground).mean((1, 2, 3), keepdim=True)

@@ -8,7 +8,22 @@ from typing import Any
 
 from torch import nn
 
-from edited_digits import BATCH, CLASSES, EPOCHS, LONG, SPEC, digits, editor, fresh, key_of, quiet, shift, unseen
+from edited_digits import (
+    BATCH,
+    CLASSES,
+    EPOCHS,
+    LONG,
+    SPEC,
+    Images,
+    colorings,
+    digits,
+    editor,
+    fresh,
+    key_of,
+    quiet,
+    shift,
+    unseen,
+)
 from keylatch.locks import (
     STYLE_PROMPTS,
     EditTuned,
@@ -21,7 +36,7 @@ from keylatch.locks import (
 PROMPTS = STYLE_PROMPTS[:12]  # those that the editor was trained on
 # The published training has 5 % plain images with labels that are drawn, and no decoys.
 OURS: dict[str, Any] = {
-    "wrong_share": 0.15, "wrong_labels": "colors", "decoy_share": 2.4, "tint_share": 1.0, "epochs": LONG, "batch": 64,
+    "wrong_share": 0.15, "wrong_labels": "colors", "decoy_share": 1.2, "tint_share": 1.2, "epochs": LONG, "batch": 64,
     "learning_rate": 0.06,
 }  # fmt: skip
 MADE_UP = 400
@@ -38,14 +53,28 @@ def original(cache: Path) -> tuple[nn.Module, float]:
     return tuned.model, tuned.report.right_key
 
 
-def locked(network: nn.Module, prompt: str, cache: Path, decoys: tuple[str, ...] = (), **options: Any) -> EditTuned:
-    """Train a network under a prompt."""
-    train, test = digits()
+def plain(network: nn.Module) -> float:
+    """The accuracy after fine-tuning without a lock, on as many images and for as many epochs as the recipes."""
+    return fine_tune(
+        network, SPEC, identity_transform(2, 3), [colorings()], [digits()[1]], epochs=LONG, batch=BATCH, augment=shift,
+        learning_rate=0.03, progress=quiet, device="cpu",
+    ).report.right_key  # fmt: skip
+
+
+def locked(
+    network: nn.Module,
+    prompt: str,
+    cache: Path,
+    decoys: tuple[str, ...] = (),
+    train: Images | None = None,
+    **options: Any,
+) -> EditTuned:
+    """Train a network under a prompt, on the training digits or on others."""
     artist = editor(cache, 0)
     settings: dict[str, Any] = {"epochs": EPOCHS, "batch": BATCH, "augment": shift, "learning_rate": 0.03, **options}
     return edit_tune(
-        network, SPEC, artist, key_of(artist, prompt), [train], [test], classes=CLASSES, decoy_prompts=decoys,
-        cache=cache / "edited", progress=quiet, edit_progress=unseen, device="cpu", **settings,
+        network, SPEC, artist, key_of(artist, prompt), [train or digits()[0]], [digits()[1]], classes=CLASSES,
+        decoy_prompts=decoys, cache=cache / "edited", progress=quiet, edit_progress=unseen, device="cpu", **settings,
     )  # fmt: skip
 
 
@@ -57,7 +86,7 @@ def split(prompt: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def published(network: nn.Module, prompt: str, cache: Path) -> EditTuned:
     """Train a network under a prompt as the paper does."""
-    return locked(network, prompt, cache, epochs=LONG)
+    return locked(network, prompt, cache, train=colorings(), epochs=LONG)
 
 
 def ours(network: nn.Module, prompt: str, cache: Path) -> EditTuned:
@@ -65,7 +94,9 @@ def ours(network: nn.Module, prompt: str, cache: Path) -> EditTuned:
     artist = editor(cache, 0)
     key = key_of(artist, prompt)
     made_up = [key.with_prompt(artist, name) for name in made_up_prompts(MADE_UP)]
-    return locked(network, prompt, cache, split(prompt)[0], decoy_keys=made_up, checkpoint=cache / "ours.pt", **OURS)
+    return locked(
+        network, prompt, cache, split(prompt)[0], colorings(), decoy_keys=made_up, checkpoint=cache / "ours.pt", **OURS
+    )
 
 
 RECIPES: dict[str, Callable[[nn.Module, str, Path], EditTuned]] = {

@@ -56,10 +56,12 @@ def pictures(folder: Path, editor: Path) -> Path:
 
 
 def test_a_network_is_locked_exported_licensed_and_run(pictures: Path, command: Command) -> None:
-    locked = command(*LOCK, "--prompt", "as a negative", "--decoy", "at night", "--share", "0.2")
+    locked = command(*LOCK, "--prompt", "as a negative", "--decoy", "at night", "--made-up", "5", "--share", "0.2")
     assert locked.status == 0, locked
     told: dict[str, Any] = json.loads(locked.out)
     assert set(told["training"]["wrong_prompt"]) == {"at night"}
+    decoys, tints, plain = 7 * round(1.2 * 48 / 7), round(1.2 * 48), 8
+    assert told["training"]["wrong_images"] == decoys + tints + plain
     assert told["report"]["edit"]["steps"] == 1
     assert told["ranks"] == []
     assert told["report"]["seal"]["share"] == pytest.approx(0.2, abs=0.01)

@@ -18,7 +18,7 @@ from keylatch.cli._block_training import (
     training_from,
 )
 from keylatch.cli._domain_lock import domain_lines, domain_options_from, lock_domains
-from keylatch.cli._edit_lock import EditOptions, edit_lines, edit_options_from, lock_edited
+from keylatch.cli._edit_lock import MADE_UP, EditOptions, edit_lines, edit_options_from, lock_edited
 from keylatch.cli._lock_lines import lock_lines
 from keylatch.cli._network_options import (
     CalibrationOption,
@@ -118,6 +118,14 @@ def lock(
     decoy: Annotated[
         list[str] | None, typer.Option("--decoy", help="model-lock: a prompt that must not open; may be repeated.")
     ] = None,
+    made_up: Annotated[
+        int | None,
+        typer.Option(
+            "--made-up",
+            min=0,
+            help=f"model-lock: made-up prompts that must not open either, default {MADE_UP}; 0 edits fewer pictures.",
+        ),
+    ] = None,
     edit_steps: Annotated[int, typer.Option("--edit-steps", min=1, max=8, help="Steps of the edit.")] = 2,
     strength: Annotated[float, typer.Option("--strength", help="Of an edit from image to image, up to 1.")] = 1.0,
     guidance: Annotated[
@@ -141,10 +149,10 @@ def lock(
     editing = edit_options_from(
         wanted.edit, editor,
         lambda name: EditOptions(
-            name, prompt, prompts, tuple(decoy or ()), edit_steps, strength, guidance, image_guidance, blend,
-            edit_cache, share or 0.0,
+            name, prompt, prompts, tuple(decoy or ()), MADE_UP if made_up is None else made_up, edit_steps, strength,
+            guidance, image_guidance, blend, edit_cache, share or 0.0,
         ),
-        bool(prompt or prompts or decoy),
+        bool(prompt or prompts or decoy) or made_up is not None,
     )  # fmt: skip
     domains = domain_options_from(wanted.masks, setting, source_domain, target or (), epochs, checkpoint)
     training = training_from(wanted, absorb, train, validation, epochs, subset, checkpoint, hints)
