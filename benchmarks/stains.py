@@ -95,7 +95,7 @@ class Bench:
         changes = quiet_units(self.graph, self.site, images[:SILENCING_IMAGES], pool)
         if changes:
             return {unit: changes[unit] for unit in quieter_half(changes, 1)}
-        return dict.fromkeys(least_missed_units(self.graph, self.site, images, len(pool), self.draws))
+        return dict.fromkeys(least_missed_units(self.graph, self.site, images, 1, self.draws))
 
 
 def measure(

@@ -14,9 +14,10 @@ from keylatch.errors import LockError
 from keylatch.locks import _stain
 from keylatch.locks._capture import capture
 from keylatch.locks._detector import _silencing
-from keylatch.locks._detector._placing import Placement, placements
+from keylatch.locks._detector._placing import Placement, least_missed_units, placements
 from keylatch.locks._detector._silencing import ResumableRun, quiet_units
 from keylatch.locks._detector._sites import DetectorSite, find_detector_sites
+from keylatch.locks._detector._units import rank_units
 from keylatch.locks._randomness import SeededDraws
 
 SILENT, DEAF = [2, 5], 1
@@ -95,6 +96,18 @@ def test_what_silencing_measures_is_what_the_module_does(monkeypatch: pytest.Mon
     assert list(changes) == list(range(10))
     for unit, change in changes.items():
         assert change == pytest.approx(moved_without(network, 5, unit, images(20)), rel=1e-4)
+
+
+def test_where_no_unit_is_quiet_those_are_taken_that_outputs_miss_least() -> None:
+    network = networks.settle(networks.PaddedConvs)
+    assert isinstance(network, nn.Sequential)
+    graph, sites = captured(network)
+    draws = (SeededDraws(bytes(32), "test") for _ in range(2))
+    pool = rank_units(graph, sites[1], images(24), 2, next(draws), power=2).tolist()[:6]
+    moved = {unit: moved_without(network, 5, unit, images(16)) for unit in pool}
+    found = least_missed_units(graph, sites[1], images(24), 2, next(draws))
+    assert found == sorted(pool, key=moved.__getitem__)[:2]
+    assert found != pool[:2]
 
 
 def test_a_resumed_run_gives_the_outputs_behind_layers_that_write_in_place() -> None:

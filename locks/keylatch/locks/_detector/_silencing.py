@@ -63,7 +63,12 @@ class ResumableRun(fx.Interpreter):
 
 
 def quiet_units(
-    module: fx.GraphModule, site: DetectorSite, images: torch.Tensor, units: Sequence[int], wanted: int = 1
+    module: fx.GraphModule,
+    site: DetectorSite,
+    images: torch.Tensor,
+    units: Sequence[int],
+    wanted: int = 1,
+    limit: float | None = None,
 ) -> dict[int, float]:
     """Units that the outputs do not miss when they are silent, and hear when they are loud.
 
@@ -77,21 +82,23 @@ def quiet_units(
         images: (N, ...), as the network takes them.
         units: Which to look at.
         wanted: If there cannot be so many, the rest is not looked at.
+        limit: How far outputs may move; default `QUIET`.
 
     Returns:
-        How far outputs move without each, at most `QUIET`.
+        How far outputs move without each, at most the limit.
     """
     found: dict[int, float] = {}
+    limit = QUIET if limit is None else limit
     with torch.no_grad():
         for start in range(0, len(units), _TOGETHER):
             if len(found) + len(units) - start < wanted:
                 break
-            found |= _quiet_among(module, site, images, units[start : start + _TOGETHER])
+            found |= _quiet_among(module, site, images, units[start : start + _TOGETHER], limit)
     return found
 
 
 def _quiet_among(
-    module: fx.GraphModule, site: DetectorSite, images: torch.Tensor, units: Sequence[int]
+    module: fx.GraphModule, site: DetectorSite, images: torch.Tensor, units: Sequence[int], limit: float
 ) -> dict[int, float]:
     sums, seen = dict.fromkeys(units, 0.0), 0
     for part in batches_of(images):
@@ -100,7 +107,7 @@ def _quiet_among(
             sums[unit] += float(_changes(run, site, unit, 0.0).sum())
         seen += len(part)
         enough = min(len(images), max(seen, _FEW))
-        sums = {unit: total for unit, total in sums.items() if total <= QUIET * enough}
+        sums = {unit: total for unit, total in sums.items() if total <= limit * enough}
         if not sums:
             return {}
     run = ResumableRun(module, site.activation, images[:BATCH])
