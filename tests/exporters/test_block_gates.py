@@ -292,6 +292,14 @@ def test_images_are_never_cut_into_planes(name: str, made: Make) -> None:
             assert given.get("mode", b"DCR") == b"DCR"
 
 
+@pytest.mark.parametrize("name", marked(SHOWN))
+def test_the_batch_keeps_its_name_behind_a_gate(name: str, made: Make) -> None:
+    """Else onnxruntime plans no memory for all that follows."""
+    graph = made(name).graph().graph
+    shapes = {value.name: value.type.tensor_type.shape for value in (*graph.input, *graph.value_info)}
+    assert shapes[SHOWN_VALUE].dim[0].dim_param == shapes["image"].dim[0].dim_param == "batch"
+
+
 @pytest.mark.parametrize("name", marked(CASES))
 def test_nothing_unused_is_left_in_the_graph(name: str, made: Make) -> None:
     """onnxruntime warns of each unused initializer whenever it opens the file."""

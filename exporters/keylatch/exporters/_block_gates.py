@@ -46,6 +46,7 @@ def rewrite_block_gate(
     arithmetic = next(tensors[name] for name in _ANCHORS if name in tensors).consumers()[0]
     gather, shown = _gather_before(arithmetic), _image_after(arithmetic)
     image, end = _unshaped(gather.inputs[0], _TO_PLANES), _unshaped(shown, _TO_IMAGE)
+    assert image.shape is not None  # noqa: S101  the exporter notes shapes
     permutation = builder.initializer(np.asarray(defaults[PERMUTATION]), PERMUTATION)
     stem = block_reader(shown, size) if _SCALE in tensors else None
     if stem is not None:
@@ -53,7 +54,7 @@ def rewrite_block_gate(
     else:
         given, turned = _as_given(image)
         looked_up = _CHOICE in tensors
-        pixels = BlockPixels(builder, source, size)
+        pixels = BlockPixels(builder, source, image.shape[0], size)
         moved = pixels.moved(bytes_of(builder, source, given) if looked_up else given, permutation, turned=turned)
         ir.convenience.replace_all_uses_with(gather.outputs[0], moved)
         end = tabulate(pixels, moved, arithmetic, end) if looked_up else pixels.computed(arithmetic, end)

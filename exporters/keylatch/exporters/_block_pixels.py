@@ -21,13 +21,15 @@ class BlockPixels:
     Args:
         builder: Of the graph.
         spec: The input convention.
+        batch: The images' first dimension: without its name onnxruntime plans no memory for what lies behind, and a
+            ResNet-50 takes 6 % longer.
         block_size: M.
     """
 
-    def __init__(self, builder: GraphBuilder, spec: InputSpec, block_size: int) -> None:
+    def __init__(self, builder: GraphBuilder, spec: InputSpec, batch: int | ir.SymbolicDim, block_size: int) -> None:
         self.builder = builder
         self.shape = (spec.channels, spec.height, spec.width)
-        self._block_size = block_size
+        self._batch, self._block_size = batch, block_size
         self._blocks = (spec.height // block_size, spec.width // block_size)
 
     def moved(self, image: ir.Value, permutation: ir.Value, *, turned: bool) -> ir.Value:
@@ -42,11 +44,12 @@ class BlockPixels:
             (N, C, H, W), of the same dtype.
         """
         add, count = self.builder.add, math.prod(self.shape)
-        flat = add("Reshape", image, self.builder.constant([-1, count]))
+        flat = add("Reshape", image, self.builder.constant([0, count]))
         places = add("Expand", self._origins(permutation, turned=turned), add("Shape", flat))
-        found = self.as_image(add("GatherElements", flat, places, axis=1))
-        found.type = image.type
-        return found
+        found = add("GatherElements", flat, places, axis=1)
+        for value in (flat, found):
+            value.type, value.shape = image.type, ir.Shape([self._batch, count])
+        return self.as_image(found)
 
     def computed(self, arithmetic: ir.Node, end: ir.Value) -> ir.Value:
         """Let a chain of elementwise nodes whose constants are of planes read moved pixels.
@@ -64,7 +67,7 @@ class BlockPixels:
             assert constant is not None  # noqa: S101  Mul, Add and BitwiseXor have two inputs
             node.replace_input_with(1, self.spread(constant))
             value = node.outputs[0]
-            value.shape = ir.Shape([None, *self.shape])
+            value.shape = ir.Shape([self._batch, *self.shape])
             if value is end:
                 return end
             node = value.consumers()[0]
@@ -78,7 +81,7 @@ class BlockPixels:
     def as_image(self, flat: ir.Value) -> ir.Value:
         """Pixels in order, of any shape, to (N, C, H, W)."""
         image = self.builder.add("Reshape", flat, self.builder.constant([-1, *self.shape]))
-        image.shape = ir.Shape([None, *self.shape])
+        image.type, image.shape = flat.type, ir.Shape([self._batch, *self.shape])
         return image
 
     def _origins(self, permutation: ir.Value, *, turned: bool) -> ir.Value:

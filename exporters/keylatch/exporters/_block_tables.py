@@ -73,9 +73,8 @@ def tabulate(pixels: BlockPixels, moved: ir.Value, arithmetic: ir.Node, end: ir.
     found = builder.add(
         "GatherElements", builder.add("Reshape", end, flat), builder.add("Reshape", places, flat), axis=1
     )
-    shown = pixels.as_image(found)
-    shown.type = end.type
-    return shown
+    found.type = end.type
+    return pixels.as_image(found)
 
 
 def _forget_shapes(node: ir.Node, end: ir.Value) -> None:
