@@ -53,8 +53,7 @@ def placements(
     first_is_quiet = False
     for site in sites[:_LAYERS]:
         ranked = rank_units(module, site, images[:RANKING_IMAGES], count, draws).tolist()
-        candidates = ranked[: max(_CANDIDATES * count, int(POOL * site.units))]
-        changes = quiet_units(module, site, images[:SILENCING_IMAGES], candidates, count)
+        changes = quiet_units(module, site, images[:SILENCING_IMAGES], _candidates(ranked, count), count)
         if len(changes) >= count:
             units = _drawn(quieter_half(changes, count), count, draws)
             first_is_quiet |= site is sites[0]
@@ -74,10 +73,15 @@ def least_missed_units(
     how many classes change there (docs/results.md).
     """
     ranked: list[int] = rank_units(module, site, images[:_FALLBACK_IMAGES], count, draws, power=2).tolist()
-    pool = ranked[: max(_CANDIDATES * count, int(POOL * site.units))]
-    changes = quiet_units(module, site, images[:_TRIED_IMAGES], pool, limit=math.inf)
-    heard = sorted(changes, key=changes.__getitem__) if len(changes) >= count else pool
-    return heard[: max(count, len(pool) // _LEAST)]
+    candidates = _candidates(ranked, count)
+    changes = quiet_units(module, site, images[:_TRIED_IMAGES], candidates, limit=math.inf)
+    best_first = sorted(changes, key=changes.__getitem__) if len(changes) >= count else candidates
+    return best_first[: max(count, len(candidates) // _LEAST)]
+
+
+def _candidates(ranked: list[int], count: int) -> list[int]:
+    """Of all units in order those that are silenced."""
+    return ranked[: max(_CANDIDATES * count, int(POOL * len(ranked)))]
 
 
 def quieter_half(changes: Mapping[int, float], count: int) -> list[int]:
