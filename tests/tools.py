@@ -1,13 +1,15 @@
-"""Tools that some tests need beside Python packages: a TPM simulator, an HSM in software.
+"""Tools that some tests need beside Python packages: a TPM simulator, an HSM in software, file leases.
 
 Without one, its tests skip and say what is missing; where KEYLATCH_REQUIRE_TOOLS is set, as in CI, they fail instead.
 """
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,16 @@ def require_module(module: str, *, extra: str) -> None:
     """Skip, or fail where tools are required, if a Python module is not installed."""
     if importlib.util.find_spec(module) is None:
         _missing(f"{module} is missing; pip install '.[{extra}]'")
+
+
+def require_leases(folder: Path) -> None:
+    """Skip, or fail where tools are required, if the folder's file system grants no read leases (fcntl(2))."""
+    with tempfile.NamedTemporaryFile(dir=folder) as made, Path(made.name).open("rb") as file:
+        made.close()
+        try:
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        except (AttributeError, OSError):
+            _missing(f"the file system of {folder} grants no leases; set TMPDIR to one that does, such as /dev/shm")
 
 
 def softhsm_module() -> Path:

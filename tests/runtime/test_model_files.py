@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runtime_world import LockedModel, flip
@@ -27,13 +29,15 @@ from keylatch.runtime import (
     FileDigest,
     GateTensor,
     Manifest,
+    _verified_files,
+    _weights_file,
     model_id_of,
     parse_manifest,
     read_manifest,
     read_model_files,
 )
-from keylatch.runtime import _model_files as reading
 from keylatch.runtime._opening import open_license
+from tools import require_leases
 
 
 def test_the_files_read_are_the_files_on_disk(made: LockedModel) -> None:
@@ -90,11 +94,11 @@ def _flip_in_place(path: Path, bits: Iterator[int]) -> Iterator[int]:
 def test_no_flipped_bit_of_the_gate_opens(model: LockedModel) -> None:
     path = model.path / GATE_NAME
     manifest, _ = read_manifest(model.path)
-    with reading._directory(model.path) as folder:
+    with _verified_files.opened_directory(model.path) as folder:
         for _ in _flip_in_place(path, iter(range(8 * path.stat().st_size))):
             with pytest.raises(DigestError, match=GATE_NAME):
-                reading._read_verified(folder, GATE_NAME, manifest)
-        reading._read_verified(folder, GATE_NAME, manifest)
+                _verified_files.read_verified(folder, GATE_NAME, manifest.files[GATE_NAME])
+        _verified_files.read_verified(folder, GATE_NAME, manifest.files[GATE_NAME])
 
 
 @pytest.mark.parametrize(("name", "step"), [(GATE_NAME, 293), (GRAPH_NAME, 3001), (WEIGHTS_NAME, 13_997)])
@@ -107,21 +111,46 @@ def test_flipped_bits_of_each_file_open_nothing(model: LockedModel, name: str, s
         files.finish()
 
 
-def test_weights_are_read_in_parts_and_every_part_is_hashed(
-    model: LockedModel, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(params=["mapped", "copied"])
+def way(request: pytest.FixtureRequest, model: LockedModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """How large weights reach onnxruntime: mapped under a lease, or copied where somebody has them open for writing."""
+    require_leases(model.path)
+    monkeypatch.setattr(_weights_file, "_SMALL_BYTES", 1000)
+    with ExitStack() as stack:
+        if request.param == "copied":
+            stack.enter_context((model.path / WEIGHTS_NAME).open("r+b"))
+        yield request.param
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "blake3"])
+def test_large_weights_come_in_parts_and_every_part_is_hashed(
+    way: str, algorithm: str, model: LockedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Real weights take many chunks; here the chunks are made small instead."""
-    monkeypatch.setattr(reading, "_CHUNK_BYTES", 1000)
+    """Real weights take many parts; here the parts are made small instead."""
+    monkeypatch.setattr(_verified_files, "_CHUNK_BYTES", 1000)
+    monkeypatch.setattr(_weights_file, "_PIECE_BYTES", 1000)
     path = model.path / WEIGHTS_NAME
     data = path.read_bytes()
+    fields = model.manifest()
+    digest = {"sha256": hashlib.sha256, "blake3": blake3}[algorithm](data).hexdigest()
+    fields["files"][WEIGHTS_NAME] = {"bytes": len(data), algorithm: digest}
+    model.write_manifest(canonical_json(fields))
     with read_model_files(model.path) as files:
-        assert files.external()[WEIGHTS_NAME].tobytes() == data
+        weights = files.external()[WEIGHTS_NAME]
+        assert weights.tobytes() == data
+        assert weights.flags.writeable == (way == "copied")
         files.finish()
     middle = len(data) // 2 // 1000 * 1000
     for byte in (0, 999, 1000, middle - 1, middle, middle + 1, len(data) - 1):
         path.write_bytes(flip(data, 8 * byte))
         with pytest.raises(DigestError), read_model_files(model.path) as files:
             files.finish()
+
+
+def test_nobody_waits_for_weights_that_are_hashed_when_another_file_is_wrong(way: str, model: LockedModel) -> None:
+    (model.path / GATE_NAME).unlink()
+    with pytest.raises(ArtifactError, match="missing"), read_model_files(model.path):
+        pytest.fail("opened")
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_refused(model: LockedModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,13 +334,21 @@ def test_gate_tensors_are_listed_once_and_within_bounds(made: LockedModel) -> No
     [
         {"bytes": -1}, {"bytes": True}, {"bytes": 1.0}, {"bytes": "1"}, {"bytes": None}, {"bytes": 2**30 + 1},
         {"bytes": 2**62}, {"sha256": "ab"}, {"sha256": "AB" * 32}, {"sha256": "ab" * 32 + "\n"}, {"sha256": "٣" * 64},
-        {"sha256": None}, {"sha256": 1}, {"extra": 1},
+        {"sha256": None}, {"sha256": 1}, {"extra": 1}, {"blake3": "ab" * 32},
     ],
 )  # fmt: skip
 def test_a_malformed_size_or_digest_is_refused(made: LockedModel, changes: dict[str, Any]) -> None:
     files = made.manifest()["files"]
     files[GATE_NAME].update(changes)
     with pytest.raises(ArtifactError, match=r"malformed size or digest for gate\.bin"):
+        parse_manifest(_fields(made, files=files))
+
+
+@pytest.mark.parametrize("digest", ["ab", "AB" * 32, None, 1])
+def test_a_malformed_blake3_digest_is_refused(made: LockedModel, digest: object) -> None:
+    files = made.manifest()["files"]
+    files[WEIGHTS_NAME]["blake3"] = digest
+    with pytest.raises(ArtifactError, match=r"malformed size or digest for model\.onnx\.data"):
         parse_manifest(_fields(made, files=files))
 
 

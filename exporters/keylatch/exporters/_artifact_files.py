@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from blake3 import blake3
 
 from keylatch.errors import ExportError
 from keylatch.keys import MAX_LICENSE_BYTES
@@ -117,6 +118,8 @@ def seal_files(folder: Path, manifest: Manifest, values: Mapping[str, Array]) ->
 
 
 def _digest(path: Path) -> FileDigest:
+    if path.name == WEIGHTS_NAME:
+        return FileDigest(path.stat().st_size, blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest(), "blake3")
     with path.open("rb") as file:
         return FileDigest(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 

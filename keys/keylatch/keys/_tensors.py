@@ -20,6 +20,9 @@ DTYPES = frozenset(
     "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()  # noqa: SIM905
 )
 
+# Asked first: NumPy spells a dtype's name in Python, which was a tenth of opening a license.
+_NATIVE = frozenset(map(np.dtype, DTYPES))
+
 # safetensors keeps its own metadata under this name.
 _RESERVED = "__metadata__"
 # In front of the header, which is JSON.
@@ -68,6 +71,8 @@ def check_tensor(name: str, tensor: object) -> None:
     if not 1 <= len(name) <= MAX_NAME_CHARACTERS or name == _RESERVED or not name.isprintable():
         hint = f"name it with 1 to {MAX_NAME_CHARACTERS} printable characters"
         raise FormatError(f"tensor name {name!a:.40} cannot be stored", hint=hint)
+    if isinstance(tensor, np.ndarray) and tensor.dtype in _NATIVE:
+        return
     if not isinstance(tensor, np.ndarray) or tensor.dtype.name not in DTYPES:
         kind = tensor.dtype.name if isinstance(tensor, np.ndarray) else type(tensor).__name__
         hint = f"give a numpy array of one of {', '.join(sorted(DTYPES))}"

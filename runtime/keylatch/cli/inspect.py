@@ -56,7 +56,7 @@ def model_facts(path: Path) -> dict[str, Any]:
             {"name": t.name, "dtype": t.dtype, "shape": list(t.shape)} | ({"file": VALUES_NAME} if t.aside else {})
             for t in manifest.gate
         ],
-        "files": {name: {"bytes": f.size_bytes, "sha256": f.sha256} for name, f in manifest.files.items()},
+        "files": {name: {"bytes": f.size_bytes, f.algorithm: f.hexdigest} for name, f in manifest.files.items()},
         "sealed_bytes": None if manifest.sealed is None else manifest.sealed.size_bytes,
         "sealed_values_bytes": None if manifest.values is None else manifest.values.size_bytes,
         "intact": True,

@@ -5,7 +5,10 @@
     _opening           the verified opening, step by step
     _admission         whether a session may answer, and renewing its license
     _followed_file     a file that may be replaced
-    _model_files       reading and hashing the model's files
+    _model_files       a locked model's files, read and verified
+    _verified_files    a file of its directory
+    _weights_file      the large one, hashed while the session is made
+    _leased_map        a mapped file that nobody can change
     _manifest          what a locked model is made of
     _aligned_buffer    memory that starts on a page
     _sealed_weights    weights that lie encrypted beside the model

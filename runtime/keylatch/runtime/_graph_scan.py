@@ -8,7 +8,6 @@ parsed. Field numbers are those of onnx.proto3.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -17,20 +16,20 @@ from keylatch.errors import ArtifactError
 _MAX_DEPTH = 64
 _HINT = "get the locked model again from its issuer"
 
-# Message kinds along which tensors can be reached: kind -> {field number: kind of the submessage}.
+# Message kinds along which tensors can be reached: kind -> {field number: kind of the submessage}. An entry is a pair
+# of strings, a name the operator's.
 _CHILDREN = MappingProxyType(
     {
         "model": {7: "graph", 20: "training", 25: "function", 14: "entry"},
         "training": {1: "graph", 2: "graph"},
         "graph": {1: "node", 5: "tensor", 15: "sparse"},
         "function": {7: "node", 11: "attribute"},
-        "node": {5: "attribute"},
+        "node": {4: "name", 5: "attribute"},
         "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
         "sparse": {1: "tensor", 2: "tensor"},
         "tensor": {13: "entry"},
     }
 )
-_NODE_OPERATOR = 4
 _TENSOR_EXTERNAL_DATA = 13
 _MODEL_METADATA = 14
 
@@ -60,7 +59,7 @@ def scan_graph(data: bytes) -> GraphFacts:
     """
     facts = GraphFacts()
     try:
-        _walk(memoryview(data), "model", facts, depth=0, sparse=False)
+        _walk(data, 0, len(data), "model", facts, depth=0, sparse=False)
     except (IndexError, UnicodeDecodeError):
         raise ArtifactError("model.onnx is not a well-formed ONNX graph", hint=_HINT) from None
     return facts
@@ -83,23 +82,22 @@ def require_contained(facts: GraphFacts, names: set[str]) -> None:
         raise ArtifactError("model.onnx holds a precompiled context, which is not supported", hint=_HINT)
 
 
-def _walk(data: memoryview, kind: str, facts: GraphFacts, *, depth: int, sparse: bool) -> None:
+def _walk(data: bytes, start: int, end: int, kind: str, facts: GraphFacts, *, depth: int, sparse: bool) -> None:
     if depth > _MAX_DEPTH:
         raise ArtifactError("model.onnx is nested too deeply", hint=_HINT)
     children = _CHILDREN[kind]
-    for number, payload in _fields(data):
-        if kind == "node" and number == _NODE_OPERATOR:
-            facts.operators.add(bytes(payload).decode())
-        elif number in children:
-            child = children[number]
-            if child == "entry":
-                _note_entry(payload, number, facts, sparse=sparse)
-            else:
-                _walk(payload, child, facts, depth=depth + 1, sparse=sparse or child == "sparse")
+    for number, first, last in _fields(data, start, end):
+        child = children.get(number)
+        if child == "name":
+            facts.operators.add(data[first:last].decode())
+        elif child == "entry":
+            _note_entry(data, first, last, number, facts, sparse=sparse)
+        elif child is not None:
+            _walk(data, first, last, child, facts, depth=depth + 1, sparse=sparse or child == "sparse")
 
 
-def _note_entry(payload: memoryview, number: int, facts: GraphFacts, *, sparse: bool) -> None:
-    entry = {number: bytes(value).decode() for number, value in _fields(payload)}
+def _note_entry(data: bytes, start: int, end: int, number: int, facts: GraphFacts, *, sparse: bool) -> None:
+    entry = {field: data[first:last].decode() for field, first, last in _fields(data, start, end)}
     key, value = entry.get(1, ""), entry.get(2, "")
     if number == _MODEL_METADATA:
         facts.metadata[key] = value
@@ -109,19 +107,29 @@ def _note_entry(payload: memoryview, number: int, facts: GraphFacts, *, sparse: 
             facts.locations.add(value)
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """The length-delimited fields of a message; other wire types are skipped."""
-    position, end = 0, len(data)
+def _fields(data: bytes, position: int, end: int) -> list[tuple[int, int, int]]:
+    """The length-delimited fields of a message, number and bounds; other wire types are skipped.
+
+    Tags and lengths are nearly always of one byte, which is read in place: a call for each took as long again. What
+    runs over the message's end is refused at the end.
+    """
+    found = []
     while position < end:
-        tag, position = _varint(data, position)
-        if tag >> 32:  # onnxruntime's parser drops the upper bits and would see another field than we do
-            raise IndexError
+        tag = data[position]
+        position += 1
+        if tag >= 0x80:
+            tag, position = _varint(data, position - 1)
+            if tag >> 32:  # onnxruntime's parser drops the upper bits and would see another field than we do
+                raise IndexError
         wire_type = tag & 7
         if wire_type == 2:
-            size, position = _varint(data, position)
+            size = data[position]
+            position += 1
+            if size >= 0x80:
+                size, position = _varint(data, position - 1)
             if size > end - position:
                 raise IndexError
-            yield tag >> 3, data[position : position + size]
+            found.append((tag >> 3, position, position + size))
             position += size
         elif wire_type == 0:
             _, position = _varint(data, position)
@@ -131,9 +139,10 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
             raise IndexError
     if position != end:
         raise IndexError
+    return found
 
 
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
+def _varint(data: bytes, position: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         byte = data[position]

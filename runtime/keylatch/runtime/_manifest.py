@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from keylatch.errors import ArtifactError
 from keylatch.keys import canonical_json, parse_json_object
@@ -36,6 +36,8 @@ DTYPES = {
     "float32": 4, "int32": 4, "uint32": 4, "float64": 8, "int64": 8, "uint64": 8,
 }  # fmt: skip
 
+Algorithm: TypeAlias = Literal["sha256", "blake3"]
+
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _HINT = "get the locked model again from its issuer"
 
@@ -59,10 +61,18 @@ class GateTensor:
 
 @dataclass(frozen=True, slots=True)
 class FileDigest:
-    """Size in bytes and SHA-256 (hex) of one of the model's files."""
+    """What one of the model's files is held to.
+
+    Attributes:
+        size_bytes: Of the file.
+        hexdigest: Of its bytes, 64 characters.
+        algorithm: SHA-256, or BLAKE3 for weights: hashed while onnxruntime prepares them, they must not be what is
+            waited for (docs/decisions/0018).
+    """
 
     size_bytes: int
-    sha256: str
+    hexdigest: str
+    algorithm: Algorithm = "sha256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +115,7 @@ class Manifest:
                 "model": self.model,
                 "lock": self.lock,
                 "gate": [_gate_entry(tensor) for tensor in self.gate],
-                "files": {name: {"bytes": f.size_bytes, "sha256": f.sha256} for name, f in self.files.items()}
+                "files": {name: {"bytes": f.size_bytes, f.algorithm: f.hexdigest} for name, f in self.files.items()}
                 | self._sealed_entry(),
             }
         )
@@ -214,9 +224,13 @@ def _parse_sealed(name: str, entry: object) -> SealedWeights:
     raise ArtifactError(f"manifest.json has malformed sizes for {name}", hint=_HINT)
 
 
-def _parse_digest(name: str, entry: object) -> FileDigest:
+def _parse_digest(name: str, entry: Any) -> FileDigest:
     match entry:
-        case {"bytes": int(size), "sha256": str(digest), **rest} if not rest and type(size) is int:
+        case {"bytes": int(size), "sha256": str(digest), **rest} | {
+            "bytes": int(size),
+            "blake3": str(digest),
+            **rest,
+        } if not rest and type(size) is int:
             if 0 <= size <= MAX_FILE_BYTES[name] and _DIGEST.fullmatch(digest):
-                return FileDigest(size, digest)
+                return FileDigest(size, digest, "blake3" if "blake3" in entry else "sha256")
     raise ArtifactError(f"manifest.json has a malformed size or digest for {name}", hint=_HINT)

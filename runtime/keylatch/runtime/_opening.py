@@ -119,8 +119,8 @@ def _decrypt(
     values = decrypt_license(credentials.license, claims, credentials.open_key())
     values, known_answer = split_license(values)
     # 11. Names, dtypes and shapes are the manifest's; onnxruntime would accept others silently.
-    expected = {tensor.name: (tensor.dtype, tensor.shape) for tensor in gate}
-    if {name: (value.dtype.name, value.shape) for name, value in values.items()} != expected:
+    expected = {tensor.name: (np.dtype(tensor.dtype), tensor.shape) for tensor in gate}
+    if {name: (value.dtype, value.shape) for name, value in values.items()} != expected:
         raise IntegrityError
     copies = {name: np.array(value) for name, value in values.items()}
     wipe(values)
