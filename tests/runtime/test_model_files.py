@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -36,6 +37,7 @@ from keylatch.runtime import (
     read_manifest,
     read_model_files,
 )
+from keylatch.runtime._manifest import Algorithm
 from keylatch.runtime._opening import open_license
 from tools import require_leases
 
@@ -329,27 +331,28 @@ def test_gate_tensors_are_listed_once_and_within_bounds(made: LockedModel) -> No
             parse_manifest(_fields(made, gate=entries))
 
 
+@pytest.mark.parametrize("algorithm", ["blake3", "sha256"])
 @pytest.mark.parametrize(
     "changes",
     [
         {"bytes": -1}, {"bytes": True}, {"bytes": 1.0}, {"bytes": "1"}, {"bytes": None}, {"bytes": 2**30 + 1},
-        {"bytes": 2**62}, {"sha256": "ab"}, {"sha256": "AB" * 32}, {"sha256": "ab" * 32 + "\n"}, {"sha256": "٣" * 64},
-        {"sha256": None}, {"sha256": 1}, {"extra": 1}, {"blake3": "ab" * 32},
+        {"bytes": 2**62}, {"digest": "ab"}, {"digest": "AB" * 32}, {"digest": "ab" * 32 + "\n"},
+        {"digest": "٣" * 64}, {"digest": None}, {"digest": 1}, {"extra": 1}, {"md5": "ab" * 32},
+        {"sha256": "ab" * 32, "blake3": "ab" * 32},
     ],
 )  # fmt: skip
-def test_a_malformed_size_or_digest_is_refused(made: LockedModel, changes: dict[str, Any]) -> None:
+def test_a_malformed_size_or_digest_is_refused(made: LockedModel, algorithm: str, changes: dict[str, Any]) -> None:
     files = made.manifest()["files"]
-    files[GATE_NAME].update(changes)
+    entry = {"bytes": 100, "digest": "ab" * 32} | changes
+    files[GATE_NAME] = {algorithm if key == "digest" else key: value for key, value in entry.items()}
     with pytest.raises(ArtifactError, match=r"malformed size or digest for gate\.bin"):
         parse_manifest(_fields(made, files=files))
 
 
-@pytest.mark.parametrize("digest", ["ab", "AB" * 32, None, 1])
-def test_a_malformed_blake3_digest_is_refused(made: LockedModel, digest: object) -> None:
-    files = made.manifest()["files"]
-    files[WEIGHTS_NAME]["blake3"] = digest
-    with pytest.raises(ArtifactError, match=r"malformed size or digest for model\.onnx\.data"):
-        parse_manifest(_fields(made, files=files))
+@pytest.mark.parametrize("algorithm", ["blake3", "sha256"])
+def test_both_digests_are_read(made: LockedModel, algorithm: Algorithm) -> None:
+    files = made.manifest()["files"] | {GATE_NAME: {"bytes": 100, algorithm: "ab" * 32}}
+    assert parse_manifest(_fields(made, files=files)).files[GATE_NAME] == FileDigest(100, "ab" * 32, algorithm)
 
 
 def test_a_huge_size_is_refused_before_memory_is_taken(model: LockedModel) -> None:

@@ -32,7 +32,7 @@ from keylatch.errors import (
     WrongModelError,
 )
 from keylatch.keys import FileDeviceKey, License, SecretBytes, canonical_json, current_time, parse_license
-from keylatch.runtime import InferenceSession, _known_answer, _model_files, _session
+from keylatch.runtime import InferenceSession, _known_answer, _session, _weights_file
 
 FILES = ("manifest.json", "model.onnx", "model.onnx.data", "gate.bin")
 
@@ -262,11 +262,11 @@ def test_a_file_that_is_no_regular_file_is_refused(scene: Scene, name: str, dama
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "manifest.json"])
 @pytest.mark.parametrize("damage", ["truncated", "empty", "extended", "first bit", "middle bit", "last bit"])
-@pytest.mark.parametrize("chunk", [1000, 2**22])
+@pytest.mark.parametrize("small_bytes", [1000, 2**22])
 def test_an_edited_file_is_refused(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, name: str, damage: str, chunk: int
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, name: str, damage: str, small_bytes: int
 ) -> None:
-    monkeypatch.setattr(_model_files, "_CHUNK_BYTES", chunk)
+    monkeypatch.setattr(_weights_file, "_SMALL_BYTES", small_bytes)
     path = scene.model.path / name
     data = path.read_bytes()
     damages = {
@@ -277,7 +277,7 @@ def test_an_edited_file_is_refused(
     error = scene.refused(DigestError)
     assert name in error.message
     # Only large weights are hashed beside the making of the session, which is then discarded.
-    beside = name == "model.onnx.data" and damage.endswith("bit") and chunk == 1000
+    beside = name == "model.onnx.data" and damage.endswith("bit") and small_bytes == 1000
     assert bool(scene.made) == beside
 
 
@@ -504,11 +504,11 @@ def test_an_override_that_onnxruntime_ignores_is_noticed(made: LockedModel, monk
         session.run(None, made.feed())
 
 
-@pytest.mark.parametrize("chunk", [1000, 2**22])
+@pytest.mark.parametrize("small_bytes", [1000, 2**22])
 def test_after_a_refused_opening_the_object_is_dead(
-    model: LockedModel, monkeypatch: pytest.MonkeyPatch, chunk: int
+    model: LockedModel, monkeypatch: pytest.MonkeyPatch, small_bytes: int
 ) -> None:
-    monkeypatch.setattr(_model_files, "_CHUNK_BYTES", chunk)  # small weights are verified before the session is made
+    monkeypatch.setattr(_weights_file, "_SMALL_BYTES", small_bytes)  # small ones are verified before it is made
     path = model.path / "model.onnx.data"
     path.write_bytes(flip(path.read_bytes(), 100))
     session = InferenceSession.__new__(InferenceSession)

@@ -18,7 +18,7 @@ from runtime_world import LockedModel, flip, same
 
 from keylatch.errors import DigestError, IntegrityError, KeylatchError
 from keylatch.keys import FileDeviceKey, write_license
-from keylatch.runtime import InferenceSession, _known_answer, _model_files, _opening, _session
+from keylatch.runtime import InferenceSession, _known_answer, _opening, _session, _weights_file
 
 PIECE_BYTES = 16
 
@@ -93,18 +93,18 @@ def test_the_repr_names_model_and_customer_and_no_secret(made: LockedModel) -> N
     assert f"{session}" == str(session) == repr(session)
 
 
-@pytest.mark.parametrize("chunk", [1000, 2**22])
+@pytest.mark.parametrize("small_bytes", [1000, 2**22])
 def test_a_refused_session_can_still_be_printed(
-    model: LockedModel, monkeypatch: pytest.MonkeyPatch, chunk: int
+    model: LockedModel, monkeypatch: pytest.MonkeyPatch, small_bytes: int
 ) -> None:
     """Debuggers and crash reports print what stands in a traceback's frames."""
-    monkeypatch.setattr(_model_files, "_CHUNK_BYTES", chunk)  # small weights are verified before anything else
+    monkeypatch.setattr(_weights_file, "_SMALL_BYTES", small_bytes)  # small weights are verified before anything else
     path = model.path / "model.onnx.data"
     path.write_bytes(flip(path.read_bytes(), 9))
     session = InferenceSession.__new__(InferenceSession)
     with pytest.raises(DigestError):
         session.__init__(model.path, **model.credentials())  # type: ignore[misc]
-    assert (model.model_id[:8] if chunk == 1000 else "unknown") in repr(session)
+    assert (model.model_id[:8] if small_bytes == 1000 else "unknown") in repr(session)
 
 
 def _attributes(session: Any) -> list[np.ndarray]:
@@ -177,7 +177,7 @@ def test_the_arrays_are_wiped_when_the_opening_fails_too(model: LockedModel, mon
     kept: dict[str, np.ndarray] = {}
     put = _session.put_in_place
     monkeypatch.setattr(_session, "put_in_place", lambda o, e, values: (kept.update(values), put(o, e, values)))
-    monkeypatch.setattr(_model_files, "_CHUNK_BYTES", 1000)  # large weights fail after the session is made
+    monkeypatch.setattr(_weights_file, "_SMALL_BYTES", 1000)  # large weights fail after the session is made
     path = model.path / "model.onnx.data"
     path.write_bytes(flip(path.read_bytes(), 9))
     with pytest.raises(DigestError):

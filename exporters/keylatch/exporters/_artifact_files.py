@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import shutil
@@ -118,10 +117,7 @@ def seal_files(folder: Path, manifest: Manifest, values: Mapping[str, Array]) ->
 
 
 def _digest(path: Path) -> FileDigest:
-    if path.name == WEIGHTS_NAME:
-        return FileDigest(path.stat().st_size, blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest(), "blake3")
-    with path.open("rb") as file:
-        return FileDigest(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+    return FileDigest(path.stat().st_size, blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest(), "blake3")
 
 
 def publish(folder: Path, target: Path) -> None:

@@ -66,8 +66,7 @@ class FileDigest:
     Attributes:
         size_bytes: Of the file.
         hexdigest: Of its bytes, 64 characters.
-        algorithm: SHA-256, or BLAKE3 for weights: hashed while onnxruntime prepares them, they must not be what is
-            waited for (docs/decisions/0018).
+        algorithm: BLAKE3 (docs/decisions/0018); SHA-256 in artifacts that were exported earlier.
     """
 
     size_bytes: int
