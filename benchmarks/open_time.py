@@ -1,6 +1,9 @@
 """What does opening a locked model cost beside a plain session from its path? 10 MB to 1 GB, weights plain and sealed.
 
-Plain and keyed openings run in turn in one process, files in the page cache; peak memory is that of a fresh process.
+Plain and keyed openings run in turn in one process, files in the page cache. The process keeps the memory that an
+opening frees: whether the kernel hands it out in pages of 4 KB or 2 MB, and what a page costs a virtual machine,
+changes from one minute to the next and moved both by more than they differ. What fresh processes take, one opening
+each, and their peak memory stand beside it.
 
     python benchmarks/open_time.py            # MobileNetV2 14 MB, ResNet-50 103 MB, ViT-L/16 1.2 GB
     python benchmarks/open_time.py --large    # and 4 GB: making it takes about 48 GB of memory and 15 GB of disk
@@ -9,6 +12,9 @@ Plain and keyed openings run in turn in one process, files in the page cache; pe
 from __future__ import annotations
 
 import argparse
+import ctypes
+import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +34,8 @@ LARGE = "vit_g16"
 FORMS = (Form(), Form(sealed_weights=True))
 CPU = ["CPUExecutionProvider"]
 _LEAST_PAIRS = 10
+_FRESH_PROCESSES = 5
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 
 Row = dict[str, Any]
 
@@ -36,6 +44,13 @@ def options() -> onnxruntime.SessionOptions:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = THREADS
     return settings
+
+
+def keep_freed_memory() -> None:
+    """Let this process give no memory back to the system (mallopt(3), glibc)."""
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_MAX, 0)
+    libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def measure(place: Installation, settings: argparse.Namespace) -> Row:
@@ -55,6 +70,7 @@ def measure(place: Installation, settings: argparse.Namespace) -> Row:
 
     opening = compare_for(settings, plain, keyed, least=_LEAST_PAIRS)
     secrets = compare_for(settings, license_alone, license_alone)
+    fresh = {mode: _in_fresh_processes(mode, place, settings) for mode in ("plain", "keyed")}
     return {
         "network": place.name,
         "provider": "cpu",
@@ -66,31 +82,37 @@ def measure(place: Installation, settings: argparse.Namespace) -> Row:
         "plain_min_ms": float(opening.baseline_ms.min()),
         "keyed_min_ms": float(opening.candidate_ms.min()),
         "license_p50_ms": secrets.percentiles(50)[0],
-        "peak_rss_mb": {mode: _peak_mb(mode, place) for mode in ("plain", "keyed")},
+        "fresh_p50_ms": {mode: found["ms"] for mode, found in fresh.items()},
+        "peak_rss_mb": {mode: found["peak_mb"] for mode, found in fresh.items()},
+        "rss_mb": {mode: found["mb"] for mode, found in fresh.items()},
     }
 
 
 _OPEN_ONCE = """
-import sys
+import json, sys, time
 import onnxruntime
 from keylatch.runtime import InferenceSession
-def peak_kib():  # not ru_maxrss, which starts from the parent's
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
-before = peak_kib()
+def mebibytes(field):  # not ru_maxrss, which starts from the parent's
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(field)) / 1024
+before = mebibytes("VmHWM")
 mode, plain, model, license, key, trust = sys.argv[1:]
+start = time.perf_counter()
 if mode == "plain":
     session = onnxruntime.InferenceSession(plain, providers=["CPUExecutionProvider"])
 else:
     session = InferenceSession(model, providers=["CPUExecutionProvider"], license=license, key=key, trust=trust)
-print((peak_kib() - before) / 1024)
+ms = (time.perf_counter() - start) * 1e3
+print(json.dumps({"ms": ms, "peak_mb": mebibytes("VmHWM") - before, "mb": mebibytes("VmRSS") - before}))
 """
 
 
-def _peak_mb(mode: str, place: Installation) -> float:
-    """Peak resident memory that opening adds, in a fresh process."""
+def _in_fresh_processes(mode: str, place: Installation, settings: argparse.Namespace) -> dict[str, float]:
+    """Medians of one opening's time and of the resident memory that it adds, at its peak and at its end."""
     credentials = [str(place.credentials[name]) for name in ("license", "key", "trust")]
     command = [sys.executable, "-c", _OPEN_ONCE, mode, str(place.plain), str(place.model), *credentials]
-    return round(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout), 1)
+    processes = range(1 if settings.quick else _FRESH_PROCESSES)
+    runs = [json.loads(subprocess.run(command, check=True, capture_output=True).stdout) for _ in processes]
+    return {name: round(statistics.median(run[name] for run in runs), 1) for name in ("ms", "peak_mb", "mb")}
 
 
 def _settings() -> argparse.Namespace:
@@ -105,6 +127,7 @@ def _settings() -> argparse.Namespace:
 
 def main() -> None:
     settings = _settings()
+    keep_freed_memory()
     rows = []
     for name in settings.network:
         with workplace(settings.artifacts) as folder:  # one network at a time: disks are small
@@ -118,7 +141,9 @@ def main() -> None:
             "keyed p50 (min), ms",
             "ratio (95 %)",
             "license, ms",
+            "fresh process, ms",
             "peak MB",
+            "MB then",
         ),
         [
             (
@@ -129,7 +154,9 @@ def main() -> None:
                 f"{row['keyed_p50_ms']:.1f} ({row['keyed_min_ms']:.1f})",
                 shown_ratio(row),
                 f"{row['license_p50_ms']:.2f}",
+                f"{row['fresh_p50_ms']['plain']:.0f} / {row['fresh_p50_ms']['keyed']:.0f}",
                 f"{row['peak_rss_mb']['plain']:.0f} / {row['peak_rss_mb']['keyed']:.0f}",
+                f"{row['rss_mb']['plain']:.0f} / {row['rss_mb']['keyed']:.0f}",
             )
             for row in rows
         ],

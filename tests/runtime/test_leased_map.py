@@ -19,7 +19,7 @@ from runtime_world import LockedModel, same
 from keylatch.errors import DigestError
 from keylatch.runtime import WEIGHTS_NAME, InferenceSession, _leased_map, _weights_file
 from keylatch.runtime._aligned_buffer import Buffer
-from keylatch.runtime._leased_map import map_leased
+from keylatch.runtime._leased_map import forget_pages, map_leased
 from tools import require_leases
 
 CONTENT = bytes(np.random.default_rng(0).integers(0, 256, 300_001, dtype=np.uint8))  # no whole number of pages
@@ -146,6 +146,25 @@ def test_nothing_stays_behind_when_the_mapping_goes(path: Path) -> None:
     gc.collect()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert str(path) not in Path("/proc/self/maps").read_text()
+
+
+def resident_bytes(path: Path) -> int:
+    """Of the mapping of a file (proc(5), smaps)."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    assert any(str(path) in line for line in lines)
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("Rss:"))
+
+
+def test_forgotten_pages_are_not_resident_and_are_read_again(path: Path) -> None:
+    buffer = mapped(path)
+    assert buffer is not None and buffer.tobytes() == CONTENT
+    assert resident_bytes(path) >= len(CONTENT)
+    forget_pages(buffer)
+    assert resident_bytes(path) == 0
+    assert buffer.tobytes() == CONTENT
+    overwrite(path)
+    forget_pages(buffer)  # there is a copy in their place
+    assert buffer.tobytes() == CONTENT
 
 
 _FORK = """

@@ -70,6 +70,22 @@ def map_leased(descriptor: int, size: int) -> Buffer | None:
     return np.frombuffer(mapping, dtype=np.uint8)
 
 
+def forget_pages(buffer: Buffer) -> None:
+    """Take what `map_leased` gave out of this process's resident memory; what is read again comes from the page cache.
+
+    onnxruntime reads most weights once, to lay them out anew.
+    """
+    address = buffer.ctypes.data
+    with _lock:  # a copy that took the pages' place has nowhere to come from again, and is no longer listed
+        for mapping in _leases:
+            if _address(mapping) == address:
+                mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def _address(mapping: mmap.mmap) -> int:
+    return int(np.frombuffer(mapping, dtype=np.uint8).ctypes.data)
+
+
 def _take_lease(descriptor: int, thread: int) -> None:
     fcntl.fcntl(descriptor, fcntl.F_SETSIG, _SIGNAL)
     fcntl.fcntl(descriptor, _F_SETOWN_EX, struct.pack("ii", _F_OWNER_TID, thread))
@@ -109,7 +125,7 @@ def _settle(mapping: mmap.mmap) -> None:
 
     Copy-on-write would not do: cutting the file takes its private copies away as well (mmap(2), SIGBUS).
     """
-    size, address = len(mapping), np.frombuffer(mapping, dtype=np.uint8).ctypes.data
+    size, address = len(mapping), _address(mapping)
     libc = _libc()
     copy = libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
     if copy == _MAP_FAILED:

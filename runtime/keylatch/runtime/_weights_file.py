@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 from keylatch.runtime._aligned_buffer import Buffer
-from keylatch.runtime._leased_map import map_leased
+from keylatch.runtime._leased_map import forget_pages, map_leased
 from keylatch.runtime._manifest import WEIGHTS_NAME, FileDigest
 from keylatch.runtime._verified_files import new_digest, opened_file, read_descriptor, read_verified, require_digest
 
@@ -57,6 +57,8 @@ def loaded_weights(folder: int, expected: FileDigest) -> Iterator[tuple[Future[B
             yield weights, loader.submit(verify)
         finally:
             hasher.shutdown(cancel_futures=True)
+    if weights.exception() is None:
+        forget_pages(weights.result())
 
 
 def _load(descriptor: int, size: int, feed: _Feed) -> Buffer:
