@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -79,7 +79,7 @@ def _makers() -> dict[str, Callable[[], bytes]]:
         "tensors": lambda: serialize_tensors({"a": np.ones((2, 3), np.float32), "b": np.array(True), "c": np.zeros(0)}),
         "tensors.other": lambda: serialize_tensors({"gate": np.arange(6, dtype=np.int64).reshape(3, 2)}),
         "manifest.json": lambda: _manifest("small", ("gate.patch",)),
-        "manifest.other.json": lambda: _manifest("other", ("gate.patch", "gate.norm")),
+        "manifest.other.json": lambda: _manifest("other", ("gate.patch", "gate.norm"), algorithm="sha256"),
         "manifest.sealed.json": lambda: _manifest("sealed", ("gate.patch",), sealed=True),
         "model.onnx": lambda: _graph("model.onnx.data"),
         "model.other.onnx": lambda: _graph("gate.bin", sparse=True),
@@ -188,12 +188,14 @@ def _tpm_key(*, pin: bool) -> bytes:
     return TpmKeyFile(public, sized(bytes(96)), bytes(34), pcrs, digest, pin).to_bytes()
 
 
-def _manifest(name: str, gate: tuple[str, ...], *, sealed: bool = False) -> bytes:
+def _manifest(
+    name: str, gate: tuple[str, ...], *, sealed: bool = False, algorithm: Literal["sha256", "blake3"] = "blake3"
+) -> bytes:
     from keylatch.runtime import FileDigest, GateTensor, Manifest, SealedWeights
 
     described = {"name": name, "precision": "float32", "input": {"shape": ["N", 3, 8, 8], "mean": [0.5, 0.25, 0.1]}}
     hashed = ("model.onnx", "gate.bin") if sealed else ("model.onnx", "gate.bin", "model.onnx.data")
-    files = {file: FileDigest(4096, "ab" * 32) for file in hashed}
+    files = {file: FileDigest(4096, "ab" * 32, algorithm) for file in hashed}
     weights = SealedWeights.of(4096) if sealed else None
     tensors = tuple(GateTensor(tensor, "float32", (4, 2)) for tensor in gate)
     return Manifest(described, {"kind": "patch", "version": 1}, tensors, files, weights).serialize()

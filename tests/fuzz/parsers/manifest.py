@@ -33,7 +33,7 @@ def parse_changed(data: bytes) -> None:
 HARNESS = Harness(
     attacks=(parse, parse_changed),
     seeds=(tuple(_MANIFESTS), DECISIONS),
-    words=(b'"gate"', b'"files"', b'"shape"', b'"dtype"', b'"bytes"', b'"sha256"',
+    words=(b'"gate"', b'"files"', b'"shape"', b'"dtype"', b'"bytes"', b'"sha256"', b'"blake3"',
            b'"chunk_bytes"', b'"weights.sealed"', b'"../gate.bin"', b'"gate.bin"',
            b"1e5", b"0.1", b"-0.0", b"1e999", b"9223372036854775808", b"\\ud800", b"{}", b"[]", b"true", b"null"),
 )  # fmt: skip
