@@ -97,14 +97,15 @@ def install(folder: Path, name: str, forms: Sequence[Form] = (Form(),)) -> list[
     missing = [form for form in forms if not (place / form.name / "complete").exists()]
     if missing:
         network = config_networks.build(name)
+        for precision in {form.precision for form in forms}:
+            if not (place / f"plain-{precision}").exists():
+                _export_plain(network, spec, place / f"plain-{precision}", precision)
         locked = code_lock(network, spec)
+        del network  # exporting takes some five times a network's size, of which this would be one
         for form in missing:
             shutil.rmtree(place / form.name, ignore_errors=True)  # a run that was stopped left it half made
             install_locked(place / form.name, locked, form)
             (place / form.name / "complete").touch()
-        for precision in {form.precision for form in forms}:
-            if not (place / f"plain-{precision}").exists():
-                _export_plain(network, spec, place / f"plain-{precision}", precision)
     return [_found(place / form.name, name, spec, form, place / f"plain-{form.precision}") for form in forms]
 
 
