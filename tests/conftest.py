@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Iterator
+from typing import Any
 from unittest import mock
 
 import pytest
 import torch
+from onnxscript.rewriter import _basics, _matcher
+from torch._export import utils as export_utils
 from torch.onnx._internal.exporter import _registration
 
 import networks
@@ -22,6 +26,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
+def pytest_collection_finish() -> None:
+    """8,000 tests and torch's modules live to the end: searching them for garbage again and again takes a tenth."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
     with networks.one_thread():
@@ -34,4 +44,27 @@ def _operators_are_read_once() -> Iterator[None]:
     registry = _registration.ONNXRegistry
     read = staticmethod(functools.cache(registry.from_torchlib))
     with mock.patch.object(registry, "from_torchlib", read):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _operators_are_looked_up_once() -> Iterator[None]:
+    """torch.export looks up its composite operators 54 times an export; torch would not see those registered later."""
+    find = functools.cache(export_utils._materialize_cpp_cia_ops)
+    with mock.patch.object(export_utils, "_materialize_cpp_cia_ops", find):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_match_is_tried_that_cannot_be() -> Iterator[None]:
+    """onnxscript's patterns with several outputs read the whole graph at each node, before they compare its operator."""
+    match = _matcher.SimplePatternMatcher.match
+
+    def matched(self: Any, model: Any, graph: Any, node: Any, **options: Any) -> Any:
+        wanted = self.pattern.output_nodes[0].op_identifier()
+        if not self.pattern.has_single_output_node and wanted not in (None, node.op_identifier()):
+            return _basics.MatchResult().fail("another operator")
+        return match(self, model, graph, node, **options)
+
+    with mock.patch.object(_matcher.SimplePatternMatcher, "match", matched):
         yield
