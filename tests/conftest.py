@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -17,7 +18,15 @@ from torch.onnx._internal.exporter import _registration
 import networks
 
 
+@pytest.hookimpl(trylast=True)  # tests that are deselected do not count
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of few tests go first, since those are the long tests: two processes then end at nearly the same time."""
+    _skip_without_device(items)
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: tests[item.path])
+
+
+def _skip_without_device(items: list[pytest.Item]) -> None:
     """Tests marked `gpu` compute on a CUDA device: without one there is nothing that they could show."""
     if torch.cuda.is_available():
         return
@@ -30,6 +39,7 @@ def pytest_collection_finish() -> None:
     """8,000 tests and torch's modules live to the end: searching them for garbage again and again takes a tenth."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000, 20, 10)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -57,7 +67,7 @@ def _operators_are_looked_up_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_match_is_tried_that_cannot_be() -> Iterator[None]:
-    """onnxscript's patterns with several outputs read the whole graph at each node, before they compare its operator."""
+    """onnxscript's patterns with several outputs read the whole graph at each node before they look at the node."""
     match = _matcher.SimplePatternMatcher.match
 
     def matched(self: Any, model: Any, graph: Any, node: Any, **options: Any) -> Any:
