@@ -10,7 +10,7 @@ AUDITED := keylatch-demo
 
 # Tests run in so many processes, a file at a time; each computes on one core and takes up to 4 GiB.
 JOBS ?= 2
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo demo-domains audit test test-all lint format bench bench-gpu fuzz clean
 

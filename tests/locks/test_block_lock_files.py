@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from keylatch.errors import FormatError, LockError
 from keylatch.locks import BlockTransform, InputSpec, LockedModule, block_lock, load_locked, save_locked
-from networks import SIZE, Locked, PaddedConvs, Tokens, lock, outputs_of, pixels, prepare, settle
+from networks import SIZE, Locked, PaddedConvs, Tokens, lock, outputs_of, pixels, prepare, program_of
 
 SPEC = InputSpec(3, SIZE, SIZE, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 FEW_BYTES = 24  # a run of so many bytes is no accident
@@ -26,12 +26,12 @@ def draw(*steps: str) -> BlockTransform:
 
 
 LOCKS: dict[str, Callable[[], Locked]] = {
-    "shf": lambda: block_lock(settle(PaddedConvs), SPEC, draw("shf")),
-    "np": lambda: block_lock(settle(PaddedConvs), SPEC, draw("np")),
-    "ffx": lambda: block_lock(settle(PaddedConvs), SPEC, draw("ffx")),
-    "shf+np+ffx": lambda: block_lock(settle(PaddedConvs), SPEC, draw("shf", "np", "ffx")),
-    "absorbed": lambda: block_lock(settle(Tokens), SPEC, draw("shf", "np"), absorb=True),
-    "absorbed, with a code": lambda: lock(settle(Tokens), SPEC, blocks=draw("np", "shf"), absorb=True),
+    "shf": lambda: block_lock(program_of(PaddedConvs), SPEC, draw("shf")),
+    "np": lambda: block_lock(program_of(PaddedConvs), SPEC, draw("np")),
+    "ffx": lambda: block_lock(program_of(PaddedConvs), SPEC, draw("ffx")),
+    "shf+np+ffx": lambda: block_lock(program_of(PaddedConvs), SPEC, draw("shf", "np", "ffx")),
+    "absorbed": lambda: block_lock(program_of(Tokens), SPEC, draw("shf", "np"), absorb=True),
+    "absorbed, with a code": lambda: lock(program_of(Tokens), SPEC, blocks=draw("np", "shf"), absorb=True),
 }
 
 

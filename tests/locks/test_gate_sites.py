@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from keylatch.errors import LockError
 from keylatch.locks._capture import capture
 from keylatch.locks._gate_sites import MINIMUM_GATES, GateSite, choose_sites, find_sites
-from networks import SPEC, Depthwise, PaddedConvs, Residual, Tokens, lock, settle
+from networks import SPEC, Depthwise, PaddedConvs, Residual, Tokens, lock, program_of, settle
 
 TOTAL = 10**9
 
@@ -216,21 +216,21 @@ def test_options_reach_the_choice() -> None:
 
 @pytest.mark.parametrize("names", [["head", "third"], ["third.weight", "head.weight"], ["third", "head", "third"]])
 def test_named_layers_are_gated_and_no_others(names: list[str]) -> None:
-    locked = lock(settle(Residual), layers=names)
+    locked = lock(program_of(Residual), layers=names)
     assert [layer.name for layer in locked.report.layers] == ["third.weight", "head.weight"]
     assert locked.module.description.layers == (("third.weight", 64), ("head.weight", 96))
 
 
 def test_an_unknown_name_is_refused_with_examples() -> None:
     with pytest.raises(LockError, match="'thrid' is not a layer that can be gated") as caught:
-        lock(settle(Residual), layers=["head", "thrid"])
+        lock(program_of(Residual), layers=["head", "thrid"])
     assert caught.value.hint == "layers that can be gated are, e.g., second, third, head"
 
 
 @pytest.mark.parametrize("options", [{"layers": []}, {"gates": 0}, {"gates": -1}])
 def test_a_lock_without_a_gate_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(LockError) as caught:
-        lock(settle(Residual), **options)
+        lock(program_of(Residual), **options)
     assert caught.value.hint
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from keylatch.errors import LockError
 from keylatch.locks import InputSpec, load_program
-from networks import SEED, SIZE, SPEC, PaddedConvs, lock, settle
+from networks import SEED, SIZE, SPEC, PaddedConvs, lock, program_of, settle
 
 
 class DataDependent(PaddedConvs):
@@ -102,9 +102,9 @@ def test_what_cannot_be_locked_says_why_and_what_to_do(case: str) -> None:
 
 
 def test_the_largest_number_of_bits_that_is_not_refused_is_refused_one_higher() -> None:
-    assert lock(settle(PaddedConvs), code_bits=64).report.code_bits == 64
+    assert lock(program_of(PaddedConvs), code_bits=64).report.code_bits == 64
     with pytest.raises(LockError):
-        lock(settle(PaddedConvs), code_bits=63)
+        lock(program_of(PaddedConvs), code_bits=63)
 
 
 def test_a_network_that_is_not_deterministic_is_refused() -> None:

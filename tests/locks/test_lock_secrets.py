@@ -14,22 +14,22 @@ import torch
 
 from keylatch.errors import FormatError, LockError
 from keylatch.locks import CodeLockDescription, InputSpec, LockSecret, code_lock, save_locked
-from networks import PUBLIC_SEED, Locked, PaddedConvs, Residual, Tokens, lock, settle
+from networks import PUBLIC_SEED, Locked, PaddedConvs, Residual, Tokens, lock, program_of, settle
 
 
 @pytest.fixture(scope="module")
 def locked() -> Locked:
-    return lock(settle(PaddedConvs), layers=["6", "11"])
+    return lock(program_of(PaddedConvs), layers=["6", "11"])
 
 
 @pytest.fixture(scope="module")
 def with_another_secret() -> Locked:
-    return lock(settle(PaddedConvs), layers=["6", "11"], seed=bytes(32))
+    return lock(program_of(PaddedConvs), layers=["6", "11"], seed=bytes(32))
 
 
 def test_one_seed_gives_one_code_for_every_network_and_public_seed(locked: Locked) -> None:
-    others = [lock(settle(Tokens)), lock(settle(PaddedConvs, seed=4), public_seed=bytes(32))]
-    others += [lock(settle(PaddedConvs), calibration=torch.rand(3, 3, 32, 32))]
+    others = [lock(program_of(Tokens)), lock(settle(PaddedConvs, seed=4), public_seed=bytes(32))]
+    others += [lock(program_of(PaddedConvs), calibration=torch.rand(3, 3, 32, 32))]
     assert all(torch.equal(other.secret.code, locked.secret.code) for other in others)
 
 
@@ -49,8 +49,8 @@ def test_without_a_seed_every_lock_is_its_own() -> None:
 
 def test_the_public_seed_does_not_tell_the_code() -> None:
     # Drawn after each other from the system, never one from the other.
-    first = lock(settle(PaddedConvs), seed=PUBLIC_SEED)
-    second = lock(settle(PaddedConvs), seed=PUBLIC_SEED, public_seed=bytes(32))
+    first = lock(program_of(PaddedConvs), seed=PUBLIC_SEED)
+    second = lock(program_of(PaddedConvs), seed=PUBLIC_SEED, public_seed=bytes(32))
     assert torch.equal(first.secret.code, second.secret.code)
 
 
@@ -171,7 +171,7 @@ def test_a_vault_that_lacks_an_array_is_refused(locked: Locked, missing: str) ->
 
 
 def test_a_secret_of_another_shape_is_refused(locked: Locked) -> None:
-    others = [lock(settle(Residual)).secret, lock(settle(PaddedConvs), code_bits=65).secret]
+    others = [lock(program_of(Residual)).secret, lock(program_of(PaddedConvs), code_bits=65).secret]
     others += [replace(locked.secret, means=locked.secret.means[:1])]
     for secret in others:
         with pytest.raises(LockError, match="does not fit") as caught, locked.module.opened(secret):

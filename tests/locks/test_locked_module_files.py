@@ -28,13 +28,14 @@ from networks import (
     outputs_of,
     pixels,
     prepare,
+    program_of,
     settle,
 )
 
 
 @pytest.fixture(scope="module")
 def locked() -> Locked:
-    return lock(settle(PaddedConvs))
+    return lock(program_of(PaddedConvs))
 
 
 @pytest.mark.parametrize("build", [PaddedConvs, Residual, PreActivation, Tokens])

@@ -7,7 +7,7 @@ import torch
 
 import keylatch.locks
 import networks
-from keylatch.locks import sample_images
+from keylatch.locks import _sample_images, sample_images
 
 
 def test_the_public_names_are_sorted_and_exist() -> None:
@@ -39,6 +39,9 @@ def test_locking_neither_reads_nor_moves_the_global_generator() -> None:
 def test_sample_images_are_the_same_every_time_and_look_like_images() -> None:
     images = sample_images(4, 3, 32, 48)
     torch.manual_seed(0)
+    _sample_images._draw.cache_clear()
+    assert torch.equal(images, sample_images(4, 3, 32, 48))
+    sample_images(4, 3, 32, 48).zero_()  # the caller's own
     assert torch.equal(images, sample_images(4, 3, 32, 48))
     assert images.shape == (4, 3, 32, 48)
     assert images.dtype == torch.uint8

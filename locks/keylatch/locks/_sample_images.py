@@ -7,6 +7,7 @@ arXiv 2106.05963). They stand in for calibration images when there are none.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,6 +29,11 @@ def sample_images(count: int, channels: int, height: int, width: int) -> torch.T
     Returns:
         (count, channels, height, width) uint8.
     """
+    return _draw(count, channels, height, width).clone()
+
+
+@functools.lru_cache(maxsize=4)  # locking and proving a network ask for a few sets, which take as long as a small lock
+def _draw(count: int, channels: int, height: int, width: int) -> torch.Tensor:
     draws = SeededDraws(bytes(32), "sample images")
     grounds = draws.uniform(count, channels, 1, 1).float().numpy()
     images = np.broadcast_to(grounds, (count, channels, height, width)).copy()
