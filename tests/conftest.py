@@ -6,13 +6,10 @@ import functools
 import gc
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 from unittest import mock
 
 import pytest
 import torch
-from onnxscript.rewriter import _basics, _matcher
-from torch._export import utils as export_utils
 from torch.onnx._internal.exporter import _registration
 
 import networks
@@ -54,27 +51,4 @@ def _operators_are_read_once() -> Iterator[None]:
     registry = _registration.ONNXRegistry
     read = staticmethod(functools.cache(registry.from_torchlib))
     with mock.patch.object(registry, "from_torchlib", read):
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _operators_are_looked_up_once() -> Iterator[None]:
-    """torch.export looks up its composite operators 54 times an export; torch would not see those registered later."""
-    find = functools.cache(export_utils._materialize_cpp_cia_ops)
-    with mock.patch.object(export_utils, "_materialize_cpp_cia_ops", find):
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _no_match_is_tried_that_cannot_be() -> Iterator[None]:
-    """onnxscript's patterns with several outputs read the whole graph at each node before they look at the node."""
-    match = _matcher.SimplePatternMatcher.match
-
-    def matched(self: Any, model: Any, graph: Any, node: Any, **options: Any) -> Any:
-        wanted = self.pattern.output_nodes[0].op_identifier()
-        if not self.pattern.has_single_output_node and wanted not in (None, node.op_identifier()):
-            return _basics.MatchResult().fail("another operator")
-        return match(self, model, graph, node, **options)
-
-    with mock.patch.object(_matcher.SimplePatternMatcher, "match", matched):
         yield
