@@ -10,10 +10,13 @@ import importlib.util
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+_IN_MEMORY = Path("/dev/shm")
 SOFTHSM_MODULES = [
     Path("/usr/lib/softhsm/libsofthsm2.so"),
     Path("/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so"),
@@ -35,14 +38,28 @@ def require_module(module: str, *, extra: str) -> None:
         _missing(f"{module} is missing; pip install '.[{extra}]'")
 
 
-def require_leases(folder: Path) -> None:
-    """Skip, or fail where tools are required, if the folder's file system grants no read leases (fcntl(2))."""
-    with tempfile.NamedTemporaryFile(dir=folder) as made, Path(made.name).open("rb") as file:
-        made.close()
-        try:
+@contextmanager
+def folder_with_leases(folder: Path) -> Iterator[Path]:
+    """The folder, if its file system grants read leases (fcntl(2)), or one in memory; skips, or fails, without both."""
+    with tempfile.TemporaryDirectory(dir=_IN_MEMORY if _IN_MEMORY.is_dir() else None) as other:
+        granting = next((place for place in (folder, Path(other)) if _grants_leases(place)), None)
+        if granting is None:
+            _missing(f"neither the file system of {folder} nor {_IN_MEMORY} grants leases; set TMPDIR to one that does")
+        else:
+            yield granting
+
+
+def _grants_leases(folder: Path) -> bool:
+    made = folder / "leased"
+    made.touch()
+    try:
+        with made.open("rb") as file:
             fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        except (AttributeError, OSError):
-            _missing(f"the file system of {folder} grants no leases; set TMPDIR to one that does, such as /dev/shm")
+    except (AttributeError, OSError):
+        return False
+    finally:
+        made.unlink()
+    return True
 
 
 def softhsm_module() -> Path:

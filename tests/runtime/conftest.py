@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from runtime_world import LockedModel
 
 from keylatch.keys import FileDeviceKey, FileIssuerKey, _clock, current_time
 from keylatch.runtime import _session
+from tools import folder_with_leases
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +56,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> LockedModel:
 def model(made: LockedModel, tmp_path: Path) -> LockedModel:
     """A copy that a test may damage."""
     path = tmp_path / "tiny.latch"
+    shutil.copytree(made.path, path)
+    return replace(made, path=path)
+
+
+@pytest.fixture
+def leases(tmp_path: Path) -> Iterator[Path]:
+    """A folder whose file system grants leases."""
+    with folder_with_leases(tmp_path) as folder:
+        yield folder
+
+
+@pytest.fixture
+def leased(made: LockedModel, leases: Path) -> LockedModel:
+    """A copy there."""
+    path = leases / "leased.latch"
     shutil.copytree(made.path, path)
     return replace(made, path=path)
 

@@ -20,15 +20,13 @@ from keylatch.errors import DigestError
 from keylatch.runtime import WEIGHTS_NAME, InferenceSession, _leased_map, _weights_file
 from keylatch.runtime._aligned_buffer import Buffer
 from keylatch.runtime._leased_map import forget_pages, map_leased
-from tools import require_leases
 
 CONTENT = bytes(np.random.default_rng(0).integers(0, 256, 300_001, dtype=np.uint8))  # no whole number of pages
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    require_leases(tmp_path)
-    made = tmp_path / "weights"
+def path(leases: Path) -> Path:
+    made = leases / "weights"
     made.write_bytes(CONTENT)
     return made
 
@@ -197,14 +195,13 @@ def test_a_forked_child_and_its_parent_keep_their_bytes(path: Path) -> None:
 
 @pytest.mark.parametrize("write", WRITERS)
 def test_a_session_answers_as_before_when_its_weights_are_overwritten(
-    model: LockedModel, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], None]
+    leased: LockedModel, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], None]
 ) -> None:
     monkeypatch.setattr(_weights_file, "_SMALL_BYTES", 0)
-    require_leases(model.path)
-    weights = model.path / WEIGHTS_NAME
-    session = model.open()
+    weights = leased.path / WEIGHTS_NAME
+    session = leased.open()
     assert str(weights) in Path("/proc/self/maps").read_text()
     write(weights)
-    assert same(session.run(None, model.feed())[0], model.keyed)
+    assert same(session.run(None, leased.feed())[0], leased.keyed)
     with pytest.raises(DigestError):
-        InferenceSession(model.path, **model.credentials())
+        InferenceSession(leased.path, **leased.credentials())

@@ -39,7 +39,6 @@ from keylatch.runtime import (
 )
 from keylatch.runtime._manifest import Algorithm
 from keylatch.runtime._opening import open_license
-from tools import require_leases
 
 
 def test_the_files_read_are_the_files_on_disk(made: LockedModel) -> None:
@@ -114,30 +113,29 @@ def test_flipped_bits_of_each_file_open_nothing(model: LockedModel, name: str, s
 
 
 @pytest.fixture(params=["mapped", "copied"])
-def way(request: pytest.FixtureRequest, model: LockedModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def way(request: pytest.FixtureRequest, leased: LockedModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """How large weights reach onnxruntime: mapped under a lease, or copied where somebody has them open for writing."""
-    require_leases(model.path)
     monkeypatch.setattr(_weights_file, "_SMALL_BYTES", 1000)
     with ExitStack() as stack:
         if request.param == "copied":
-            stack.enter_context((model.path / WEIGHTS_NAME).open("r+b"))
+            stack.enter_context((leased.path / WEIGHTS_NAME).open("r+b"))
         yield request.param
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "blake3"])
 def test_large_weights_come_in_parts_and_every_part_is_hashed(
-    way: str, algorithm: str, model: LockedModel, monkeypatch: pytest.MonkeyPatch
+    way: str, algorithm: str, leased: LockedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Real weights take many parts; here the parts are made small instead."""
     monkeypatch.setattr(_verified_files, "_CHUNK_BYTES", 1000)
     monkeypatch.setattr(_weights_file, "_PIECE_BYTES", 1000)
-    path = model.path / WEIGHTS_NAME
+    path = leased.path / WEIGHTS_NAME
     data = path.read_bytes()
-    fields = model.manifest()
+    fields = leased.manifest()
     digest = {"sha256": hashlib.sha256, "blake3": blake3}[algorithm](data).hexdigest()
     fields["files"][WEIGHTS_NAME] = {"bytes": len(data), algorithm: digest}
-    model.write_manifest(canonical_json(fields))
-    with read_model_files(model.path) as files:
+    leased.write_manifest(canonical_json(fields))
+    with read_model_files(leased.path) as files:
         weights = files.external()[WEIGHTS_NAME]
         assert weights.tobytes() == data
         assert weights.flags.writeable == (way == "copied")
@@ -145,13 +143,13 @@ def test_large_weights_come_in_parts_and_every_part_is_hashed(
     middle = len(data) // 2 // 1000 * 1000
     for byte in (0, 999, 1000, middle - 1, middle, middle + 1, len(data) - 1):
         path.write_bytes(flip(data, 8 * byte))
-        with pytest.raises(DigestError), read_model_files(model.path) as files:
+        with pytest.raises(DigestError), read_model_files(leased.path) as files:
             files.finish()
 
 
-def test_nobody_waits_for_weights_that_are_hashed_when_another_file_is_wrong(way: str, model: LockedModel) -> None:
-    (model.path / GATE_NAME).unlink()
-    with pytest.raises(ArtifactError, match="missing"), read_model_files(model.path):
+def test_another_file_that_is_missing_is_refused_while_weights_are_hashed(way: str, leased: LockedModel) -> None:
+    (leased.path / GATE_NAME).unlink()
+    with pytest.raises(ArtifactError, match="missing"), read_model_files(leased.path):
         pytest.fail("opened")
 
 
