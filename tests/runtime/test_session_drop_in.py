@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -253,3 +255,19 @@ def test_threads_that_run_first_all_at_once_get_right_outputs(made: LockedModel,
 def test_a_path_may_be_a_string(made: LockedModel) -> None:
     assert same(InferenceSession(str(made.path), **made.credentials()).run(None, made.feed())[0], made.keyed)
     assert isinstance(made.path, Path)
+
+
+@pytest.mark.parametrize("how", ["opened", "opened and run", "locked"])
+def test_a_deleted_session_gives_its_memory_back_at_once(made: LockedModel, how: str) -> None:
+    """As onnxruntime's does; a server that opens its next model would hold two for as long as Python likes."""
+    gc.collect()
+    gc.disable()
+    try:
+        session = InferenceSession.locked(made.path) if how == "locked" else made.open()
+        if how != "opened":
+            session.run(None, made.feed())
+        alive = weakref.ref(session)
+        del session
+        assert alive() is None
+    finally:
+        gc.enable()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -160,9 +162,12 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
         self._sess_options = self._sess_options_initial = self._shown_options
         if credentials is not None and opened is not None:
             remember(credentials, opened.claims, moment=opened.moment)
-            self._admission = Admission(
-                credentials, opened, self._model_id, self._manifest.secrets, self._check_known_answer, followed
-            )
+            # A weak reference: a session that referred to itself would keep its memory when it is deleted, until Python
+            # next looks for garbage.
+            itself: Any = weakref.proxy(self)
+            check = partial(type(self)._check_known_answer, itself)
+            gate = self._manifest.secrets
+            self._admission = Admission(credentials, opened, self._model_id, gate, check, followed)
         # 13. The known-answer check waits for the first run, which comes to `_readmit`.
         self._term = self._admission or Unlimited()
 
