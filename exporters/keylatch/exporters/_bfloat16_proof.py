@@ -27,7 +27,7 @@ from keylatch.runtime import known_answer_input, wrong_answers
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
-LARGEST_ROUNDING = 0.05  # of the output range; random and trained networks of ours stay below a tenth of it
+LARGEST_ROUNDING = 0.05  # of the output range; the networks of our tests and benchmarks stay below a third of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,8 @@ class Provable:
             ProofError: If the known answer does not survive rounding.
         """
         wrong = [self._wrong_answers(session, proof.known_answer) for session in self.sessions]
-        if wrong and (wrong[0] or not wrong[1]):
+        alike = wrong and not wrong[1] and self._wrong_answers(open_stock(self.folder, {}), proof.known_answer)
+        if wrong and (wrong[0] or alike):
             raise ProofError(
                 "in bfloat16 the known answer does not tell the keyed network from the locked one",
                 hint="export in float16 or float32",

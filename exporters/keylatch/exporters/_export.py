@@ -83,7 +83,8 @@ def export(
         secret: What opens it, for the proof; nothing of it is written.
         path: The artifact's directory, e.g. ``resnet50.latch``.
         report: The lock's report; its public figures go into the artifact.
-        precision: What the network computes in. Images and outputs are float32 in either case.
+        precision: What the network computes in. Images and outputs are float32 in either case. Models in bfloat16 run
+            on CUDA; without a GPU they are proved by a twin in float32, and the proof says so.
         uint8_input: Take raw bytes, NHWC; casting, scaling, normalization and layout become part of the graph.
         sealed_weights: Encrypt all weights, 1 MiB at a time, under a key that licenses bring. Other tools then cannot
             even run the model locked.

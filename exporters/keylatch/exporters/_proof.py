@@ -18,8 +18,9 @@ from keylatch.runtime import GRAPH_NAME, choose_pairs, known_answer_input, new_q
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-# Largest error as a share of the output range. bfloat16 is proved in float32, by a twin of the graph.
-TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-4}
+# Largest error as a share of the output range. bfloat16 is proved in float32, by a twin of the graph; what the PyTorch
+# module has in float32 still are numbers written in its code, which the graph rounds by up to 2^-9.
+TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 2e-3}
 LEAST_DIFFERENCE = 0.05
 _IMAGES = 3
 _FEW_OUTPUTS = 64  # a network with fewer outputs answers on more images, so that chance cannot pass
