@@ -1,8 +1,7 @@
 """A locked network in bfloat16: what is rounded, and what stays float32.
 
 Weights in the file are bfloat16. Gate tensors stay float32, there and in licenses, each behind a Cast of the graph:
-NumPy has no bfloat16, and so no format of ours needs one. The biases of gated layers stay float32 too: an opened
-layer's bias is b' - W'' mu (docs/decisions/0012), a small difference of large numbers, computed while opening.
+NumPy has no bfloat16, and so no format of ours needs one.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from keylatch.exporters._onnx_program import InPrecision
 from keylatch.locks import InputSpec, LockedModule, LockSecret
 from keylatch.locks._capture import capture
 from keylatch.locks._fold_batch_norm import fold_batch_norms
-from keylatch.locks._sign_gates import bias_names
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -62,7 +60,7 @@ def rounded(module: LockedModule, secret: LockSecret) -> tuple[LockedModule, Loc
     for each in (made, restored):
         fold_batch_norms(each.body)
     withheld = tuple(_rounded(value) for value in restored.withheld.read(restored.body).values())
-    exact = {name.removeprefix(_BODY) for name in made.gate_names()} | set(_gated_biases(made))
+    exact = {name.removeprefix(_BODY) for name in made.gate_names()}
     for name, value in (*made.body.named_parameters(), *made.body.named_buffers()):
         if name not in exact and value.is_floating_point():
             value.data = _rounded(value.data)
@@ -71,11 +69,6 @@ def rounded(module: LockedModule, secret: LockSecret) -> tuple[LockedModule, Loc
 
 def _rounded(value: torch.Tensor) -> torch.Tensor:
     return value.bfloat16().to(value.dtype)
-
-
-def _gated_biases(module: LockedModule) -> tuple[str, ...]:
-    names = () if module.description is None else bias_names(module.body, len(module.description.layers))
-    return tuple(name for name in names if name in dict(module.body.named_parameters()))  # others are gate tensors
 
 
 def in_bfloat16(module: LockedModule) -> LockedModule:
@@ -95,7 +88,7 @@ def plain_in_bfloat16(model: nn.Module, spec: InputSpec) -> nn.Module:
 
 
 def carry_in_float32(model: ir.Model, module: LockedModule, values: Mapping[str, Array]) -> dict[str, Array]:
-    """Put gate tensors and the biases of gated layers back as float32, in place.
+    """Put gate tensors back as float32, in place.
 
     Args:
         model: As `to_onnx` gives it for `in_bfloat16(module)`, withheld weights put in.
@@ -106,11 +99,9 @@ def carry_in_float32(model: ir.Model, module: LockedModule, values: Mapping[str,
         The secret values, float32 where they were bfloat16.
     """
     graph, parts = model.graph, set(module.withheld.names())
-    tensors = {name: value for name, value in module.gate_tensors().items() if name not in parts}
-    biases = {_BODY + name: module.body.get_parameter(name) for name in _gated_biases(module)}
-    found = {name: value.detach().numpy() for name, value in (tensors | biases).items()}
+    found = {name: value.numpy() for name, value in module.gate_tensors().items() if name not in parts}
     builder = GraphBuilder(graph, "carried")
-    for name in [*values, *biases]:
+    for name in values:
         old = graph.initializers.get(name)
         if old is not None and old.dtype == ir.DataType.BFLOAT16 and old.const_value is not None:
             _carry(builder, old, found.get(name, old.const_value.numpy()).astype(np.float32))

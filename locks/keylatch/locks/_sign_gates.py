@@ -27,22 +27,6 @@ def mean_name(index: int) -> str:
     return f"gate_mean_{index}"
 
 
-def bias_names(module: fx.GraphModule, gates: int) -> tuple[str, ...]:
-    """Names of the biases of gated layers, in order; of a withheld linear layer on tokens, which is spelled out, none.
-
-    Args:
-        module: A graph with gates.
-        gates: How many.
-    """
-    layers = []
-    for index in range(gates):
-        mean = next(node for node in module.graph.nodes if node.op == "get_attr" and node.target == mean_name(index))
-        centered = next(iter(mean.users))
-        gated = next(iter(centered.users))
-        layers.append(next(iter(gated.users)))
-    return tuple(str(layer.args[2].target) for layer in layers if len(layer.args) > 2)
-
-
 def pad_explicitly(module: fx.GraphModule, sites: Sequence[GateSite]) -> None:
     """Move the zero padding of gated convolutions in front of the gate, which centers the border too."""
     for site in sites:
