@@ -76,6 +76,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/code_leak.py
 	$(BIN)/python benchmarks/dense_keys.py
 	$(if $(DATA),$(BIN)/python benchmarks/lock_quality.py --data $(DATA))
+	$(if $(DATA),$(BIN)/python benchmarks/bfloat16.py --data $(DATA) --images 300)
 	$(if $(DATA),$(BIN)/python benchmarks/block_training.py --data $(DATA))
 	$(if $(DATA),$(BIN)/python benchmarks/block_absorbed.py --data $(DATA))
 	$(if $(DATA),$(BIN)/python benchmarks/domains.py --data $(DATA) --work $(BENCHED)/domains --attacks)

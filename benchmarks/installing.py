@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -57,22 +56,6 @@ class Installation:
     credentials: dict[str, Any]
 
 
-class _InPrecision(nn.Module):
-    """A network that computes in another precision, with float32 images and outputs, as `export` does it.
-
-    Args:
-        network: In that precision.
-        dtype: The precision.
-    """
-
-    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.network, self.dtype = network, dtype
-
-    def forward(self, image: torch.Tensor) -> Any:
-        return self.network(image.to(self.dtype))
-
-
 @contextmanager
 def workplace(kept: Path | None) -> Iterator[Path]:
     """The folder for installations: the one to keep, or one that vanishes."""
@@ -99,7 +82,7 @@ def install(folder: Path, name: str, forms: Sequence[Form] = (Form(),)) -> list[
         network = config_networks.build(name)
         for precision in {form.precision for form in forms}:
             if not (place / f"plain-{precision}").exists():
-                _export_plain(network, spec, place / f"plain-{precision}", precision)
+                export_plain(network, spec, place / f"plain-{precision}", precision=precision)
         locked = code_lock(network, spec)
         del network  # exporting takes some five times a network's size, of which this would be one
         for form in missing:
@@ -124,13 +107,6 @@ def install_locked(place: Path, locked: Locked, form: Form) -> None:
     license_to_device(exported, place)
 
 
-def _export_plain(network: nn.Module, spec: InputSpec, place: Path, precision: Precision) -> None:
-    if precision != "float32":
-        dtype: torch.dtype = getattr(torch, precision)
-        network = _InPrecision(copy.deepcopy(network).to(dtype), dtype)
-    export_plain(network, spec, place)
-
-
 def _found(place: Path, name: str, spec: InputSpec, form: Form, plain: Path) -> Installation:
     return Installation(name, spec, form, place / "model.latch", plain / "model.onnx", credentials_in(place))
 
@@ -139,5 +115,5 @@ def custom(place: Path, name: str, network: nn.Module, spec: InputSpec, locked: 
     """Install a network that is none of `config_networks`, locked already, as float32."""
     form = Form()
     install_locked(place / form.name, locked, form)
-    _export_plain(network, spec, place / "plain", form.precision)
+    export_plain(network, spec, place / "plain", precision=form.precision)
     return _found(place / form.name, name, spec, form, place / "plain")

@@ -12,8 +12,10 @@ computes nothing.
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, get_args
 
 import numpy as np
@@ -65,7 +67,7 @@ class Pair:
             try:
                 yield facts | getattr(self, f"_{mode}")(images, outputs)
             except sessions.FAILURES as error:
-                yield facts | {"failed": f"{type(error).__name__}: {first_line(error)}"}
+                yield facts | _failed(error)
 
     def _run(self, images: Any, _outputs: Any) -> Row:
         plain, keyed = sessions.runner(self.plain, images), sessions.runner(self.keyed, images)
@@ -87,9 +89,9 @@ class Pair:
         return figures(compare_for(self.settings, *calls))
 
 
-def measure_call(place: Installation, calls: int) -> dict[str, float]:
+def measure_call(place: Installation, provider: str, calls: int) -> dict[str, float]:
     """Microseconds that our `run()` adds to onnxruntime's, the compiled part replaced by nothing."""
-    session = sessions.open_keyed(place)
+    session = sessions.open_keyed(place, provider)
     feed = {"image": sessions.random_images(place, 1)}
     session.run(None, feed)
     names = [node.name for node in session.get_outputs()]
@@ -125,6 +127,22 @@ def _per_call(call: Callable[[], object], calls: int) -> float:
     return (time.perf_counter() - start) / calls * 1e6
 
 
+@contextmanager
+def _kept(rows: list[Row], settings: argparse.Namespace, network: str, precision: str) -> Iterator[None]:
+    """Where bfloat16 does not work, note it and go on: no GPU has run it before."""
+    try:
+        yield
+    except sessions.FAILURES as error:
+        if precision != "bfloat16":
+            raise
+        facts = {"network": network, "provider": settings.provider, "precision": precision}
+        rows.append({**facts, "batch": settings.batch[0], "mode": "run", **_failed(error)})
+
+
+def _failed(error: BaseException) -> Row:
+    return {"failed": f"{type(error).__name__}: {first_line(error)}"}
+
+
 def _settings() -> argparse.Namespace:
     parser = arguments(__doc__)
     parser.add_argument("--precision", choices=get_args(Precision), action="append")
@@ -144,15 +162,18 @@ def _shown(row: Row) -> tuple[object, ...]:
 def main() -> None:
     settings = _settings()
     sessions.require_provider(settings.provider)
-    forms = [Form(precision) for precision in settings.precision]
+    rows: list[Row] = []
     with workplace(settings.artifacts) as folder:
-        places = [place for name in settings.network for place in install(folder, name, forms)]
+        places = []
+        for name, precision in itertools.product(settings.network, settings.precision):
+            with _kept(rows, settings, name, precision):
+                places += install(folder, name, [Form(precision)])
         sessions.share_threads()
-        rows = []
         for place in places:
-            pair = Pair(place, settings)
-            rows += [row for batch in settings.batch for row in pair.rows(batch)]
-        call = measure_call(places[0], _QUICK_CALLS if settings.quick else CALLS)
+            with _kept(rows, settings, place.name, place.form.precision):
+                pair = Pair(place, settings)
+                rows += [row for batch in settings.batch for row in pair.rows(batch)]
+        call = measure_call(places[0], settings.provider, _QUICK_CALLS if settings.quick else CALLS)
     header = (
         "network",
         "precision",

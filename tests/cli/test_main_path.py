@@ -157,6 +157,30 @@ def test_an_fp16_artifact_with_raw_bytes_runs(folder: Path, command: Command) ->
     assert again.status == 0
 
 
+def test_a_bf16_artifact_says_what_it_needs(folder: Path, command: Command) -> None:
+    export = (
+        "export",
+        "net.pt2",
+        "--secret",
+        "net.secret",
+        "--issuer",
+        "issuer.key",
+        "--out",
+        "narrow.latch",
+        "--bf16",
+    )
+    both = command(*export, "--fp16")
+    assert both.status == 2 and "either --fp16 or --bf16" in both.err
+    assert not Path("narrow.latch").exists()
+    exported = command(*export)
+    assert exported.status == 0, exported.err
+    assert "bfloat16 error" in exported.out
+    assert "bfloat16" in command("inspect", "narrow.latch").out
+    refused = command("run", "narrow.latch", "images.npy", "--locked")
+    assert refused.status == 1
+    assert "the model computes in bfloat16" in refused.err and "CUDAExecutionProvider" in refused.err
+
+
 def test_stock_onnxruntime_runs_the_artifact_locked(folder: Path) -> None:
     session = onnxruntime.InferenceSession("net.latch/model.onnx", providers=["CPUExecutionProvider"])
     assert session.run(None, {"image": np.load("images.npy")})[0].shape == (3, 12)

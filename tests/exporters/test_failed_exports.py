@@ -15,7 +15,7 @@ from artifacts import FILES, Artifact
 
 import networks
 from keylatch.errors import ExportError, LockError, ProofError
-from keylatch.exporters import Exported, _export, _proof, describe_proof, export
+from keylatch.exporters import Exported, _export, _locked_graph, _proof, describe_proof, export
 from networks import Locked
 
 _TRANSLATED: list[bytes] = []
@@ -24,7 +24,7 @@ _TRANSLATED: list[bytes] = []
 @pytest.fixture(autouse=True)
 def _translated_once(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     """These tests fail after the translation to ONNX: translate the digits classifier once, and hand out copies."""
-    translate = _export.to_onnx
+    translate = _locked_graph.to_onnx
 
     def to_onnx(network: Any, spec: Any, names: tuple[str, ...], *, opset: int | None = None) -> Any:
         closed = not network.gate.mask.any() and next(network.parameters()).dtype == torch.float32
@@ -34,7 +34,7 @@ def _translated_once(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> Non
             _TRANSLATED.append(ir.to_proto(translate(network, spec, names)).SerializeToString())
         return ir.from_proto(onnx.ModelProto.FromString(_TRANSLATED[0]))
 
-    monkeypatch.setattr(_export, "to_onnx", to_onnx)
+    monkeypatch.setattr(_locked_graph, "to_onnx", to_onnx)
 
 
 def try_export(locked: Locked, path: Path, **options: Any) -> Exported:
@@ -57,6 +57,8 @@ def test_an_export_returns_what_it_was_held_to(request: pytest.FixtureRequest, f
         "locked_error": proof.locked_error,
         "locked_difference": proof.locked_difference,
         "fingerprint_change": 0.0,
+        "ran_on": "CPUExecutionProvider",
+        "rounding_error": 0.0,
     }
 
 
@@ -79,9 +81,9 @@ def fail_by_tolerance(patch: pytest.MonkeyPatch, locked: Locked) -> Locked:
 def fail_by_wrong_values(patch: pytest.MonkeyPatch, locked: Locked) -> Locked:
     prove = _export.prove
 
-    def corrupted(folder: Path, module: Any, secret: Any, values: dict[str, Any], precision: str) -> Any:
+    def corrupted(folder: Path, module: Any, secret: Any, values: dict[str, Any], *rest: Any) -> Any:
         wrong = {**values, "gate.patch": values["gate.patch"] * 0}
-        return prove(folder, module, secret, wrong, precision)
+        return prove(folder, module, secret, wrong, *rest)
 
     patch.setattr(_export, "prove", corrupted)
     return locked
@@ -191,7 +193,7 @@ def test_the_old_artifact_comes_back_if_the_new_one_cannot_be_moved_in(
 def test_a_missing_folder_is_refused_before_any_work(
     locked_digits: Locked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_export, "to_onnx", lambda *arguments, **options: pytest.fail("exported already"))
+    monkeypatch.setattr(_locked_graph, "to_onnx", lambda *arguments, **options: pytest.fail("exported already"))
     with pytest.raises(ExportError, match="does not exist") as caught:
         try_export(locked_digits, tmp_path / "missing" / "digits.latch")
     assert caught.value.hint == "create it first"
@@ -216,7 +218,7 @@ def test_an_opened_module_is_not_exported(locked_digits: Locked, tmp_path: Path)
 def test_a_gate_tensor_that_the_exporter_changed_is_refused(
     locked_digits: Locked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    to_onnx = _export.to_onnx
+    to_onnx = _locked_graph.to_onnx
 
     def changed(*arguments: Any, **options: Any) -> Any:
         model = to_onnx(*arguments, **options)
@@ -229,7 +231,7 @@ def test_a_gate_tensor_that_the_exporter_changed_is_refused(
             value.const_value = ir.tensor(array, name="body.gate_mean_1")
         return model
 
-    monkeypatch.setattr(_export, "to_onnx", changed)
+    monkeypatch.setattr(_locked_graph, "to_onnx", changed)
     with pytest.raises(ExportError, match=r"changed the gate tensor body\.gate_mean_1") as caught:
         try_export(locked_digits, tmp_path / "digits.latch")
     assert caught.value.hint

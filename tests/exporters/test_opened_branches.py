@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import networks
-from keylatch.exporters import _export, export_plain
+from keylatch.exporters import _locked_graph, export_plain
 
 EVERYTHING = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
 NOTHING = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -249,7 +249,7 @@ def test_an_image_that_carries_the_patch_opens_for_itself_alone(name: str, made:
 def test_what_does_not_look_like_a_gate_stays_as_it_is(
     artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    to_onnx = _export.to_onnx
+    to_onnx = _locked_graph.to_onnx
 
     def twisted(*arguments: Any, **options: Any) -> Any:
         model = to_onnx(*arguments, **options)
@@ -260,7 +260,7 @@ def test_what_does_not_look_like_a_gate_stays_as_it_is(
                 node.replace_input_with(1, first)
         return model
 
-    monkeypatch.setattr(_export, "to_onnx", twisted)
+    monkeypatch.setattr(_locked_graph, "to_onnx", twisted)
     again = make_artifact(artifact.locked, tmp_path / "m.latch")
     keyed, left = open_with(again.path / "model.onnx", again.gate_values)
     assert left["Mul"] == 3 and left["Where"] == 0

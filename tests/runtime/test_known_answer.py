@@ -44,6 +44,20 @@ def test_noise_of_one_percent_of_the_range_passes(outputs: tuple[Array, Array], 
     known.verify_known_answer(seal(keyed, locked), (keyed + noise).astype(np.float32))
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_pairs_are_as_far_apart_as_the_precision_asks(outputs: tuple[Array, Array], seed: int) -> None:
+    """An artifact whose rounding moves outputs by 5 % of their range, each way, is still told from a locked one."""
+    pairs, bits = choose_pairs(*outputs, np.random.default_rng(1), rounding=0.05)
+    section = {**new_question(8), known.PAIRS: pairs, known.BITS: bits}
+    draws = np.random.default_rng(seed)
+    keyed, locked = (output + draws.uniform(-0.05, 0.05, output.shape) * np.ptp(outputs[0]) for output in outputs)
+    assert known.wrong_answers(section, keyed) == 0
+    assert known.wrong_answers(section, locked) >= len(pairs) // 2
+    nearer, _ = choose_pairs(*outputs, np.random.default_rng(1))
+    gaps = [np.abs(np.diff(outputs[0].ravel()[chosen])).min() / np.ptp(outputs[0]) for chosen in (pairs, nearer)]
+    assert gaps[0] >= 0.2 > 0.1 > gaps[1]
+
+
 def test_half_precision_passes(outputs: tuple[Array, Array]) -> None:
     known.verify_known_answer(seal(*outputs), outputs[0].astype(np.float16))
 

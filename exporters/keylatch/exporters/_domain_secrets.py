@@ -17,7 +17,7 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
 def domain_secrets(
-    folder: Path, module: LockedModule, secret: LockSecret, values: Mapping[str, Array]
+    folder: Path, module: LockedModule, secret: LockSecret, values: Mapping[str, Array], rounding: float
 ) -> dict[str, Array]:
     """Each domain's masks, and a known answer for each choice of domains but all of them (docs/decisions/0016).
 
@@ -26,6 +26,7 @@ def domain_secrets(
         module: The locked module, of the same input convention.
         secret: Its secret.
         values: Gate tensor name to secret value, with all domains paid for.
+        rounding: How far the artifact's precision moves an output, as a share of the output range.
 
     Raises:
         ProofError: If for some choice no question has a clear answer.
@@ -40,7 +41,7 @@ def domain_secrets(
     for count in range(len(masks)):
         for paid in itertools.combinations(sorted(masks), count):
             keyed = open_stock(folder, _values_for(values, masks, paid))
-            answers[frozenset(paid)] = known_answer_of(keyed, locked, module.spec, alone=alone)
+            answers[frozenset(paid)] = known_answer_of(keyed, locked, module.spec, rounding=rounding, alone=alone)
     return domain_section(masks, answers)
 
 

@@ -18,18 +18,15 @@ from torch import nn
 
 from keylatch.errors import ExportError
 from keylatch.exporters._artifact_files import publish, seal_files, tensors_aside, write_manifest
-from keylatch.exporters._block_gates import rewrite_block_gate
-from keylatch.exporters._channel_gates import fold_channel_keys
+from keylatch.exporters._bfloat16 import plain_in_bfloat16, require_opset, rounded
+from keylatch.exporters._bfloat16_operators import use_bfloat16_kernels
+from keylatch.exporters._bfloat16_proof import provable
 from keylatch.exporters._domain_secrets import domain_secrets
 from keylatch.exporters._fingerprinting import choose_fingerprint
-from keylatch.exporters._graph_builder import drop_unused_initializers
-from keylatch.exporters._input_scale import fold_input_scale
 from keylatch.exporters._layout import write_graph
-from keylatch.exporters._normalizations import restore_normalizations
-from keylatch.exporters._onnx_program import INPUT_NAME, Precision, to_onnx
-from keylatch.exporters._opened_branches import add_opened_branches
+from keylatch.exporters._locked_graph import locked_graph
+from keylatch.exporters._onnx_program import INPUT_NAME, InPrecision, Precision, to_onnx
 from keylatch.exporters._proof import Proof, prove
-from keylatch.exporters._withheld_weights import withhold_weights
 from keylatch.keys import canonical_json
 from keylatch.locks import InputSpec, LockedModule, LockReport, LockSecret
 from keylatch.runtime import GATE_NAME, GRAPH_NAME, WEIGHTS_NAME, model_id_of
@@ -86,7 +83,8 @@ def export(
         secret: What opens it, for the proof; nothing of it is written.
         path: The artifact's directory, e.g. ``resnet50.latch``.
         report: The lock's report; its public figures go into the artifact.
-        precision: What the network computes in. Images and outputs are float32 in either case.
+        precision: What the network computes in. Images and outputs are float32 in either case. Models in bfloat16 run
+            on CUDA; without a GPU they are proved by a twin in float32, and the proof says so.
         uint8_input: Take raw bytes, NHWC; casting, scaling, normalization and layout become part of the graph.
         sealed_weights: Encrypt all weights, 1 MiB at a time, under a key that licenses bring. Other tools then cannot
             even run the model locked.
@@ -110,35 +108,25 @@ def export(
     if not target.parent.is_dir():
         raise ExportError(f"the folder {target.parent} does not exist", hint="create it first")
     reference = _on_cpu(module.with_uint8_input() if uint8_input else module)
-    computed = copy.deepcopy(reference).half() if precision == "float16" else reference
-    values = {key: value.numpy() for key, value in computed.secret_values(secret).items()}
-    model = to_onnx(computed, computed.spec, computed.outputs.names, opset=opset)
-    if computed.withheld.parts:
-        values |= withhold_weights(model, computed, secret, opset)
-    if computed.blocks is not None:
-        rewrite_block_gate(model, computed.blocks.description, computed.spec, computed.gate_tensors())
-    if computed.channels:
-        fold_channel_keys(model, {name: computed.get_buffer(name) for name in computed.channel_names()})
-    _require_gate(model, values)
-    names, varied = computed.withheld_names(), bool(secret.domains)
+    if precision == "bfloat16":
+        opset = require_opset(opset)
+        reference, secret = rounded(reference, secret)
+    model, values = locked_graph(reference, secret, precision, opset)
+    names, varied = reference.withheld_names(), bool(secret.domains)
     aside = tensors_aside(values, names, side_file, domains=varied, marked=fingerprint)
-    if computed.description is not None:
-        add_opened_branches(model, mask="gate.mask", patch="gate.patch")
-    fold_input_scale(model, "preprocess.scale")
-    restore_normalizations(model)
-    drop_unused_initializers(model.graph)
     description = _describe(module, report)
     model.metadata_props[METADATA_KEY] = canonical_json(description).decode()
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         write_graph(model, folder, graph=GRAPH_NAME, weights=WEIGHTS_NAME, gate=GATE_NAME, gate_names=values)
-        proof = prove(folder, reference, secret, values, precision)
-        marks, moved = {}, 0.0
-        domains = domain_secrets(folder, reference, secret, values) if secret.domains else {}
-        if fingerprint:
-            chosen, moved = choose_fingerprint(folder, reference, secret, values, proof.known_answer)
-            marks = chosen.to_arrays()
-        facts = _facts(name or target.name.removesuffix(".latch"), model, computed.spec, module.spec, precision)
+        with provable(folder, reference.spec, values, precision) as shown:
+            proof = shown.held(prove(shown.folder, reference, secret, values, precision, shown.rounding))
+            marks, moved = {}, 0.0
+            domains = domain_secrets(shown.folder, reference, secret, values, shown.rounding) if secret.domains else {}
+            if fingerprint:
+                chosen, moved = choose_fingerprint(shown.folder, reference, secret, values, proof.known_answer)
+                marks = chosen.to_arrays()
+        facts = _facts(name or target.name.removesuffix(".latch"), model, reference.spec, module.spec, precision)
         manifest = write_manifest(folder, facts, description, values, sealed=sealed_weights, aside=aside)
         keys = seal_files(folder, manifest, values)
         publish(folder, target)
@@ -151,13 +139,21 @@ def export(
     return Exported(target, model_id, secret_values, replace(proof, fingerprint_change=moved))
 
 
-def export_plain(model: nn.Module, spec: InputSpec, path: str | PathLike[str], *, opset: int | None = None) -> Path:
+def export_plain(
+    model: nn.Module,
+    spec: InputSpec,
+    path: str | PathLike[str],
+    *,
+    precision: Precision = "float32",
+    opset: int | None = None,
+) -> Path:
     """Export a network without any lock, with the same exporter: the baseline for benchmarks.
 
     Args:
         model: In evaluation mode.
         spec: Its input convention.
         path: A directory to create; it gets model.onnx and model.onnx.data.
+        precision: What the network computes in. Images and outputs are float32 in either case.
         opset: ONNX operator set.
 
     Returns:
@@ -169,11 +165,17 @@ def export_plain(model: nn.Module, spec: InputSpec, path: str | PathLike[str], *
     target = Path(path)
     if target.exists():
         raise ExportError(f"{target} exists already", hint="choose another name")
+    if precision == "bfloat16":
+        model, opset = plain_in_bfloat16(model, spec), require_opset(opset)
+    elif precision == "float16":
+        model = InPrecision(model, precision)
     with torch.no_grad():
         example = model(torch.zeros((1, *spec.shape), dtype=spec.torch_dtype))
     count = sum(isinstance(leaf, torch.Tensor) for leaf in torch.utils._pytree.tree_leaves(example))
     names = ("output",) if count == 1 else tuple(f"output_{index}" for index in range(count))
     graph = to_onnx(model, spec, names, opset=opset)
+    if precision == "bfloat16":
+        use_bfloat16_kernels(graph)
     target.mkdir(parents=True)
     write_graph(graph, target, graph=GRAPH_NAME, weights=WEIGHTS_NAME, gate=GATE_NAME, gate_names=())
     (target / GATE_NAME).unlink()
@@ -182,17 +184,6 @@ def export_plain(model: nn.Module, spec: InputSpec, path: str | PathLike[str], *
 
 def _on_cpu(module: LockedModule) -> LockedModule:
     return copy.deepcopy(module).cpu().float()
-
-
-def _require_gate(model: ir.Model, values: Mapping[str, Array]) -> None:
-    """The exporter must not have folded, merged or retyped a gate tensor."""
-    for name, value in values.items():
-        found = model.graph.initializers.get(name)
-        tensor = None if found is None else found.const_value
-        if tensor is None or tuple(tensor.shape) != value.shape or tensor.numpy().dtype != value.dtype:
-            raise ExportError(
-                f"the exporter changed the gate tensor {name}", hint="report this network; another opset may help"
-            )
 
 
 def _describe(module: LockedModule, report: LockReport | None) -> dict[str, Any]:
@@ -222,6 +213,6 @@ def _facts(name: str, model: ir.Model, spec: InputSpec, own: InputSpec, precisio
     }
 
 
-def describe_proof(proof: Proof) -> dict[str, float]:
+def describe_proof(proof: Proof) -> dict[str, float | str]:
     """The figures of a proof, without the known answer."""
     return {key: value for key, value in asdict(proof).items() if key != "known_answer"}

@@ -34,10 +34,10 @@ class Gated:
 
 
 def constant_values(graph: ir.Graph) -> set[ir.Value]:
-    """Initializers, and what follows from them alone."""
+    """Initializers, and what follows from them alone; not what an If gives, whose branches read other values."""
     constants = set(graph.initializers.values())
     for node in graph:
-        if node.inputs and all(value is None or value in constants for value in node.inputs):
+        if node.inputs and node.op_type != "If" and all(value is None or value in constants for value in node.inputs):
             constants.update(node.outputs)
     return constants
 

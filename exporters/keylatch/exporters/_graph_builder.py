@@ -115,6 +115,27 @@ def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     return value
 
 
+def put_behind(graph: ir.Graph, value: ir.Value, nodes: Sequence[ir.Node]) -> None:
+    """Put nodes that read a value behind the node that gives it; what the last of them gives takes its place elsewhere.
+
+    Args:
+        graph: Where that node stands.
+        value: Not an input.
+        nodes: In no graph yet; the last has one output, which has a type.
+    """
+    new, inside, source = nodes[-1].outputs[0], set(nodes), value.producer()
+    if source is None:
+        raise ValueError(f"{value.name} is given by no node")
+    new.shape = value.shape
+    for user, index in tuple(value.uses()):
+        if user not in inside:
+            user.replace_input_with(index, new)
+    for index, output in enumerate(graph.outputs):
+        if output is value:
+            graph.outputs[index] = new
+    graph.insert_after(source, nodes)
+
+
 def inverse_permutation(builder: GraphBuilder, permutation: ir.Value) -> ir.Value:
     """The inverse of a permutation (n,) int64: place permutation[k] holds k."""
     size = 0 if permutation.shape is None else int(str(permutation.shape[0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from torch import nn
 from keylatch.errors import ExportError
 from keylatch.locks import InputSpec, LockedModule
 
-Precision = Literal["float32", "float16"]
+Precision = Literal["float32", "float16", "bfloat16"]
 
 INPUT_NAME = "image"
 _BATCH = 2  # a batch of 1 would be taken for a constant
@@ -39,6 +40,24 @@ class _FlatOutputs(nn.Module):
         else:
             outputs = tuple(leaf for leaf in torch.utils._pytree.tree_leaves(self.network(image)) if leaf is not None)
         return tuple(output.float() if output.is_floating_point() else output for output in outputs)
+
+
+class InPrecision(nn.Module):
+    """A copy of a network that computes in another precision, with float32 images and outputs, as `export` does it.
+
+    Args:
+        network: In float32.
+        precision: Another one.
+    """
+
+    def __init__(self, network: nn.Module, precision: Precision) -> None:
+        super().__init__()
+        self.dtype: torch.dtype = getattr(torch, precision)
+        self.network = copy.deepcopy(network).to(self.dtype)
+
+    def forward(self, image: torch.Tensor) -> Any:
+        """The network's return value, for (N, *spec.shape)."""
+        return self.network(image.to(self.dtype))
 
 
 def to_onnx(

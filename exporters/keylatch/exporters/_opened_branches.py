@@ -110,6 +110,9 @@ def _fold(builder: GraphBuilder, is_open: ir.Value, gated: Gated, signs: ir.Valu
 
 
 def _cast(builder: GraphBuilder, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+    source = value.producer()
+    if source is not None and source.op_type == "Cast" and source.inputs[0] is not None:
+        value = source.inputs[0] if source.inputs[0].dtype == dtype else value  # with all of its bits
     return value if value.dtype == dtype else builder.add("Cast", value, to=int(dtype))
 
 

@@ -18,8 +18,9 @@ from keylatch.runtime import GRAPH_NAME, choose_pairs, known_answer_input, new_q
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-# Largest error as a share of the output range.
-TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
+# Largest error as a share of the output range. bfloat16 is proved in float32, by a twin of the graph; what the PyTorch
+# module has in float32 still are numbers written in its code, which the graph rounds by up to 2^-9.
+TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 2e-3}
 LEAST_DIFFERENCE = 0.05
 _IMAGES = 3
 _FEW_OUTPUTS = 64  # a network with fewer outputs answers on more images, so that chance cannot pass
@@ -36,6 +37,10 @@ class Proof:
         locked_difference: Locked against keyed outputs.
         known_answer: Question and answer for the vault.
         fingerprint_change: How far a license's word moves outputs, at most, of the words that were tried; 0 without.
+        ran_on: The onnxruntime provider that ran the artifact as it is; "" if only its float32 twin was run, because
+            this onnxruntime has no bfloat16.
+        rounding_error: bfloat16 only: outputs against the twin's, on that provider, or with every operator's result
+            rounded to bfloat16 where there is none.
     """
 
     keyed_error: float
@@ -43,10 +48,17 @@ class Proof:
     locked_difference: float
     known_answer: dict[str, Array]
     fingerprint_change: float = 0.0
+    ran_on: str = "CPUExecutionProvider"
+    rounding_error: float = 0.0
 
 
 def prove(
-    directory: Path, module: LockedModule, secret: LockSecret, values: Mapping[str, Array], precision: str
+    directory: Path,
+    module: LockedModule,
+    secret: LockSecret,
+    values: Mapping[str, Array],
+    precision: str,
+    rounding: float = 0.0,
 ) -> Proof:
     """Hold an exported model against its module.
 
@@ -55,7 +67,8 @@ def prove(
         module: The locked module, float32, of the same input convention.
         secret: What opens it.
         values: The secret values in the exported dtypes.
-        precision: ``float32`` or ``float16``.
+        precision: What the artifact computes in.
+        rounding: bfloat16 only: how far that moves an output, as a share of the output range.
 
     Raises:
         ProofError: If the ONNX file is invalid, an output differs too much, or the lock does not lock.
@@ -84,7 +97,8 @@ def prove(
             f"the locked output differs from the keyed one by only {difference:.1e} of the output range",
             hint="does the network have trained weights? gate other layers with layers=[...]",
         )
-    return Proof(keyed_error, locked_error, difference, known_answer_of(keyed, locked, module.spec, alone=alone))
+    known_answer = known_answer_of(keyed, locked, module.spec, rounding=rounding, alone=alone)
+    return Proof(keyed_error, locked_error, difference, known_answer)
 
 
 def _check_onnx(path: Path) -> None:
@@ -95,7 +109,9 @@ def _check_onnx(path: Path) -> None:
         raise ProofError(f"onnx.checker refuses the exported model: {first}", hint="try another opset") from error
 
 
-def open_stock(directory: Path, values: Mapping[str, Array]) -> Any:
+def open_stock(
+    directory: Path, values: Mapping[str, Array], providers: Sequence[str] = ("CPUExecutionProvider",)
+) -> Any:
     """Open a model in stock onnxruntime, from its path, with some initializers overridden."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -103,7 +119,7 @@ def open_stock(directory: Path, values: Mapping[str, Array]) -> Any:
         options.add_external_initializers(
             list(values), [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in values.values()]
         )
-    return onnxruntime.InferenceSession(str(directory / GRAPH_NAME), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(directory / GRAPH_NAME), options, providers=list(providers))
 
 
 def test_images(spec: InputSpec, count: int = _IMAGES) -> Array:
@@ -136,13 +152,16 @@ def relative_difference(outputs: Sequence[Array], expected: Sequence[Array]) -> 
     return worst
 
 
-def known_answer_of(keyed: Any, locked: Any, spec: InputSpec, *, alone: bool = False) -> dict[str, Array]:
+def known_answer_of(
+    keyed: Any, locked: Any, spec: InputSpec, *, rounding: float = 0.0, alone: bool = False
+) -> dict[str, Array]:
     """A question that tells the two networks apart; more images where one does not.
 
     Args:
         keyed: A session with the secret values.
         locked: One with the locked defaults.
         spec: The input convention.
+        rounding: How far the artifact's precision moves an output, as a share of the output range.
         alone: Whether a question will do that both answer alike: a license for no domain opens what the file shows.
 
     Raises:
@@ -154,11 +173,11 @@ def known_answer_of(keyed: Any, locked: Any, spec: InputSpec, *, alone: bool = F
         question = new_question(images)
         image = known_answer_input(question, spec.shape, spec.dtype)
         right, wrong = (session.run(None, {name: image})[0] for session in (keyed, locked))
-        pairs, bits = choose_pairs(right, wrong, np.random.default_rng())
+        pairs, bits = choose_pairs(right, wrong, np.random.default_rng(), rounding)
         if len(pairs) >= 2:
             return {**question, "known_answer.pairs": pairs, "known_answer.bits": bits}
     if alone:
-        pairs, bits = choose_pairs(right, -right, np.random.default_rng())
+        pairs, bits = choose_pairs(right, -right, np.random.default_rng(), rounding)
         if len(pairs) >= 2:
             return {**question, "known_answer.pairs": pairs, "known_answer.bits": bits}
     raise ProofError(

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
+import torch
 
 from keylatch.errors import ExportError
 from keylatch.exporters._graph_builder import GraphBuilder
@@ -85,7 +86,8 @@ def _replaced(model: ir.Model, original: ir.Model, parts: Parts, weights: Mappin
 
 
 def _numbers(module: LockedModule, part: Part) -> Array:
-    return module.body.get_parameter(part.parameter).detach().cpu().numpy().copy()
+    weight = module.body.get_parameter(part.parameter).detach().cpu()
+    return (weight.float() if weight.dtype == torch.bfloat16 else weight).numpy().copy()  # NumPy has no bfloat16
 
 
 def _differing(locked: ir.Graph, original: ir.Graph) -> Iterator[_Found]:

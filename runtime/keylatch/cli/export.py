@@ -21,6 +21,9 @@ def export(
     secret: Annotated[Path, typer.Option("--secret", help="Its vault; the artifact's secret values are added to it.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The artifact's directory, e.g. net.latch.")],
     fp16: Annotated[bool, typer.Option("--fp16", help="Compute in float16; images and outputs stay float32.")] = False,
+    bf16: Annotated[
+        bool, typer.Option("--bf16", help="Compute in bfloat16, likewise; such a model runs on CUDA.")
+    ] = False,
     uint8: Annotated[
         bool, typer.Option("--uint8", help="Take raw bytes, NHWC; normalization and layout go into the graph.")
     ] = False,
@@ -45,6 +48,8 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Export a locked network as an artifact. It proves itself against PyTorch before it is kept."""
+    if fp16 and bf16:
+        raise typer.BadParameter("give either --fp16 or --bf16", param_hint="--bf16")
     check_free(out, hint="choose another name with --out")
     # Before torch is asked, which logs a traceback of its own.
     if not zipfile.is_zipfile(locked):
@@ -66,7 +71,7 @@ def export(
             LockSecret.from_arrays(vault.section("lock")),
             out,
             report=report,
-            precision="float16" if fp16 else "float32",
+            precision="float16" if fp16 else "bfloat16" if bf16 else "float32",
             uint8_input=uint8,
             sealed_weights=seal_weights,
             side_file="auto" if side_file is None else side_file,
@@ -90,6 +95,9 @@ def export(
             ("keyed error", f"{proof.keyed_error:.1e} of the output range, onnxruntime against PyTorch"),
             ("locked difference", f"{proof.locked_difference:.2f} of the output range"),
         ]
+        if bf16:
+            seen = f"on {proof.ran_on}" if proof.ran_on else "rounded on the CPU, which computes in float32"
+            lines.append(("bfloat16 error", f"{proof.rounding_error:.1e} of the output range, {seen}"))
         if fingerprint:
             lines.append(("fingerprint", f"moves outputs by {proof.fingerprint_change:.1e} of their range"))
         print_facts(lines)

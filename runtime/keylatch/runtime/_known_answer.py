@@ -1,9 +1,9 @@
 """The known-answer check: prove that a session is really unlocked before it answers anything.
 
 The license brings pairs of positions in the network's output on a fixed input, a key, and an HMAC-SHA256 over which
-of each pair is larger. Comparing orders, and only those with a wide gap, makes the answer the same in fp32, fp16, on
-CPU and GPU; the HMAC keeps the answer itself out of the license. A session whose gate tensors were silently ignored
-(by an optimizer that folded the defaults, say) answers wrongly.
+of each pair is larger. Comparing orders, and only those with a wide gap, makes the answer the same in fp32, fp16 and
+bf16, on CPU and GPU; the HMAC keeps the answer itself out of the license. A session whose gate tensors were silently
+ignored (by an optimizer that folded the defaults, say) answers wrongly.
 """
 
 from __future__ import annotations
@@ -56,23 +56,27 @@ def known_answer_input(question: Mapping[str, Array], shape: Sequence[int], dtyp
     return values if dtype == "uint8" else (values.astype(np.float32) / 256).astype(dtype)
 
 
-def choose_pairs(keyed: Array, locked: Array, draws: np.random.Generator) -> tuple[Array, Array]:
+def choose_pairs(keyed: Array, locked: Array, draws: np.random.Generator, rounding: float = 0.0) -> tuple[Array, Array]:
     """Choose pairs of output positions whose order is the same on every device, and wrong when locked.
 
     Args:
         keyed: The unlocked network's first output on the fixed input.
         locked: The locked network's.
         draws: For choosing among the positions; nothing secret depends on it.
+        rounding: How far the artifact's precision moves an output, as a share of the output range; pairs are so far
+            apart that four times that changes no order.
 
     Returns:
         (n, 2) int64 positions in the flattened output and (n,) bool, whether the first is larger; n may be 0.
     """
     keyed, locked = keyed.astype(np.float64).ravel(), locked.astype(np.float64).ravel()
     pairs = draws.integers(0, len(keyed), (200_000, 2))
-    gaps = keyed[pairs[:, 0]] - keyed[pairs[:, 1]]
-    wide = np.abs(gaps) >= WIDE_GAP * (keyed.max() - keyed.min())
-    wrong = (gaps > 0) != (locked[pairs[:, 0]] > locked[pairs[:, 1]])
-    telling, plain = pairs[wide & wrong & (gaps != 0)], pairs[wide & ~wrong & (gaps != 0)]
+    gaps, locked_gaps = (output[pairs[:, 0]] - output[pairs[:, 1]] for output in (keyed, locked))
+    span = keyed.max() - keyed.min()
+    wide = np.abs(gaps) >= max(WIDE_GAP, 4 * rounding) * span
+    same = (gaps > 0) == (locked_gaps > 0)
+    wrong = ~same & (np.abs(locked_gaps) >= 4 * rounding * span)
+    telling, plain = pairs[wide & wrong & (gaps != 0)], pairs[wide & same & (gaps != 0)]
     # Half of the pairs are those that a locked network orders wrongly; the others keep a stuck output from passing.
     chosen = np.concatenate([telling[: MAX_PAIRS // 2], plain[: MAX_PAIRS // 2]]) if len(telling) else telling
     return chosen, answer(keyed, chosen)

@@ -35,7 +35,13 @@ from keylatch.runtime._model_files import ModelFiles, read_model_files
 from keylatch.runtime._opening import Array, Opened, open_license, put_in_place, remember, wipe
 from keylatch.runtime._sealed_values import VALUES_KEY_NAME
 from keylatch.runtime._sealed_weights import KEY_NAME
-from keylatch.runtime._session_options import Providers, private_options, require_provider, usable_providers
+from keylatch.runtime._session_options import (
+    Providers,
+    private_options,
+    refuse_bfloat16,
+    require_provider,
+    usable_providers,
+)
 
 _Plain = onnxruntime.InferenceSession
 
@@ -201,6 +207,9 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
                 read_config_from_model=0,
                 disabled_optimizers=disabled_optimizers,
             )
+        except ort_errors.NotImplemented as error:
+            refuse_bfloat16(files.manifest.model, names, error)
+            raise
         finally:
             wipe(aside)
         files.finish()

@@ -174,6 +174,25 @@ def require_provider(requested: Sequence[str] | None, running: Sequence[str]) ->
         )
 
 
+def refuse_bfloat16(model: Mapping[str, Any], requested: Sequence[str] | None, error: Exception) -> None:
+    """Say what to do about a bfloat16 model for which onnxruntime finds no operators; it has none for CPUs.
+
+    Args:
+        model: What the manifest says of it.
+        requested: Names of the providers; None for onnxruntime's default.
+        error: onnxruntime's.
+
+    Raises:
+        SessionOptionError: If the model computes in bfloat16.
+    """
+    if model.get("precision") == "bfloat16":
+        names = requested or onnxruntime.get_available_providers()
+        raise SessionOptionError(
+            f"the model computes in bfloat16, for which onnxruntime has no operators with {', '.join(names)}",
+            hint="list CUDAExecutionProvider on a machine where CUDA runs, or export the model in float16 or float32",
+        ) from error
+
+
 def _paired(
     providers: Providers, provider_options: Sequence[dict[Any, Any]] | None
 ) -> Iterator[tuple[str, dict[Any, Any]]]:
