@@ -12,6 +12,8 @@ import onnx
 import onnxruntime
 
 from keylatch.exporters import Exported, export
+from keylatch.keys import FileDeviceKey, FileIssuerKey, current_time, issue_license
+from keylatch.runtime import values_to_license
 from networks import Locked
 
 FILES = ["gate.bin", "manifest.json", "model.onnx", "model.onnx.data"]
@@ -32,6 +34,20 @@ class Artifact:
     def gate_values(self) -> dict[str, np.ndarray]:
         """Secret values of the gate tensors alone."""
         return {k: v for k, v in self.exported.secret_values.items() if not k.startswith("known_answer.")}
+
+    def credentials(self, folder: Path) -> dict[str, Any]:
+        """Arguments of `InferenceSession`: a license for a new device key, which is written to the folder."""
+        issuer, device, now = FileIssuerKey.generate(), FileDeviceKey.generate(folder / "device.key"), current_time()
+        license = issue_license(
+            issuer=issuer,
+            devices=[device.public],
+            model_id=self.exported.model_id,
+            secret_values=values_to_license(self.exported.secret_values),
+            customer="ACME Vision",
+            not_before=now - 60,
+            expires_at=now + 3600,
+        )
+        return {"license": license, "key": device, "trust": issuer.public}
 
     def graph(self) -> onnx.ModelProto:
         """The graph as it is on disk, external data not read."""

@@ -13,9 +13,8 @@ import torch
 from artifacts import Artifact, make_artifact
 
 import networks
-from keylatch.keys import FileDeviceKey, FileIssuerKey, current_time, issue_license
 from keylatch.locks import InputSpec
-from keylatch.runtime import InferenceSession, values_to_license
+from keylatch.runtime import InferenceSession
 
 CHANCE = 0.25
 
@@ -109,18 +108,7 @@ def test_bytes_are_normalized_in_the_graph(tmp_path: Path) -> None:
 
 
 def test_a_license_makes_the_runtime_give_the_opened_network(artifact: Artifact, tmp_path: Path) -> None:
-    issuer, device = FileIssuerKey.generate(), FileDeviceKey.generate(tmp_path / "device.key")
-    now = current_time()
-    license = issue_license(
-        issuer=issuer,
-        devices=[device.public],
-        model_id=artifact.exported.model_id,
-        secret_values=values_to_license(artifact.exported.secret_values),
-        customer="ACME Vision",
-        not_before=now - 60,
-        expires_at=now + 3600,
-    )
-    session = InferenceSession(artifact.path, license=license, key=device, trust=issuer.public)
+    session = InferenceSession(artifact.path, **artifact.credentials(tmp_path))
     values = images(5)
     (keyed,) = session.run(None, {"image": values})
     assert relative(keyed, torch_outputs(artifact, values, opened=True)) <= 1e-5

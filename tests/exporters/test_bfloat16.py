@@ -19,9 +19,8 @@ from torch import nn
 import networks
 from keylatch.errors import ExportError, ProofError, SessionOptionError
 from keylatch.exporters import _bfloat16_proof, _export, export_plain
-from keylatch.keys import FileDeviceKey, FileIssuerKey, current_time, issue_license
 from keylatch.locks import seal_lock
-from keylatch.runtime import InferenceSession, known_answer_input, values_to_license, wrong_answers
+from keylatch.runtime import InferenceSession, known_answer_input, wrong_answers
 
 CHANCE = 0.25
 CUDA = "CUDAExecutionProvider"
@@ -193,21 +192,6 @@ def test_on_a_cpu_it_does_not_open_and_says_why(narrow: Artifact) -> None:
     assert "list CUDAExecutionProvider" in str(refused.value.hint)
 
 
-def credentials(artifact: Artifact, folder: Path) -> dict[str, Any]:
-    issuer, device = FileIssuerKey.generate(), FileDeviceKey.generate(folder / "device.key")
-    now = current_time()
-    license = issue_license(
-        issuer=issuer,
-        devices=[device.public],
-        model_id=artifact.exported.model_id,
-        secret_values=values_to_license(artifact.exported.secret_values),
-        customer="ACME Vision",
-        not_before=now - 60,
-        expires_at=now + 3600,
-    )
-    return {"license": license, "key": device, "trust": issuer.public}
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(CUDA not in onnxruntime.get_available_providers(), reason="onnxruntime has no CUDA")
 @pytest.mark.parametrize("captured", [False, True])
@@ -217,7 +201,7 @@ def test_a_gpu_runs_it_as_it_is(narrow: Artifact, digits: networks.Digits, tmp_p
     expected = networks.outputs_of(digits.network, digits.images[:8]).numpy()
     assert narrow.exported.proof.ran_on == CUDA
     providers = [(CUDA, {"enable_cuda_graph": str(int(captured))})]
-    session = InferenceSession(narrow.path, providers=providers, **credentials(narrow, tmp_path))
+    session = InferenceSession(narrow.path, providers=providers, **narrow.credentials(tmp_path))
     assert session.get_providers()[0] == CUDA
     binding = session.io_binding()
     binding.bind_ortvalue_input("image", onnxruntime.OrtValue.ortvalue_from_numpy(shown, "cuda", 0))

@@ -14,9 +14,8 @@ from test_block_gates import optimized
 
 import networks
 from keylatch.exporters import export_plain
-from keylatch.keys import FileDeviceKey, FileIssuerKey, current_time, issue_license
 from keylatch.locks import ChannelKey, channel_lock
-from keylatch.runtime import InferenceSession, values_to_license
+from keylatch.runtime import InferenceSession
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
@@ -60,13 +59,7 @@ def relative(output: np.ndarray, expected: np.ndarray) -> float:
 
 
 def test_a_license_makes_the_runtime_give_the_opened_network(made: Artifact, tmp_path: Path) -> None:
-    issuer, device, now = FileIssuerKey.generate(), FileDeviceKey.generate(tmp_path / "device.key"), current_time()
-    license = issue_license(
-        issuer=issuer, devices=[device.public], model_id=made.exported.model_id,
-        secret_values=values_to_license(made.exported.secret_values), customer="acme",
-        not_before=now - 60, expires_at=now + 3600,
-    )  # fmt: skip
-    session = InferenceSession(made.path, license=license, key=device, trust=issuer.public)
+    session = InferenceSession(made.path, **made.credentials(tmp_path))
     expected = torch_outputs(made, opened=True)
     for batch in (3, 1):
         (keyed,) = session.run(None, {"image": fed(made, batch)})

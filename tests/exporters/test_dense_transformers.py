@@ -13,9 +13,8 @@ from artifacts import Artifact, make_artifact
 from dense_networks import NETWORKS, flat, network_named
 
 import networks
-from keylatch.keys import FileDeviceKey, FileIssuerKey, current_time, issue_license
 from keylatch.locks import Locked, detector_lock, stain, verify_stain
-from keylatch.runtime import InferenceSession, values_to_license
+from keylatch.runtime import InferenceSession
 
 RATE = 1e-2  # small networks are narrow
 CALIBRATION = 24
@@ -44,13 +43,7 @@ def locked_by(name: str, lock: str) -> Locked:
 
 def keyed_outputs(artifact: Artifact, folder: Path, shown: torch.Tensor) -> list[Any]:
     """What the runtime answers with a license of its own."""
-    issuer, device, now = FileIssuerKey.generate(), FileDeviceKey.generate(folder / "device.key"), current_time()
-    license = issue_license(
-        issuer=issuer, devices=[device.public], model_id=artifact.exported.model_id,
-        secret_values=values_to_license(artifact.exported.secret_values), customer="acme",
-        not_before=now - 60, expires_at=now + 3600,
-    )  # fmt: skip
-    session = InferenceSession(artifact.path, license=license, key=device, trust=issuer.public)
+    session = InferenceSession(artifact.path, **artifact.credentials(folder))
     return list(session.run(None, {"image": shown.numpy()}))
 
 

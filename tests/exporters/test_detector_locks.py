@@ -16,9 +16,9 @@ from keylatch.audit._scene import require_locked
 from keylatch.audit._target import load_target
 from keylatch.errors import InputError, LockError
 from keylatch.exporters import export
-from keylatch.keys import FileDeviceKey, FileIssuerKey, Vault, current_time, issue_license
+from keylatch.keys import Vault
 from keylatch.locks import Locked, detector_lock
-from keylatch.runtime import InferenceSession, read_manifest, values_to_license
+from keylatch.runtime import InferenceSession, read_manifest
 
 FORMS = {
     "A": ("A", {}),
@@ -58,13 +58,7 @@ def rounded(digits: networks.Digits, count: int) -> torch.Tensor:
 def test_a_license_makes_the_runtime_give_the_original_on_patched_images(
     made: Artifact, tmp_path: Path, digits: networks.Digits
 ) -> None:
-    issuer, device, now = FileIssuerKey.generate(), FileDeviceKey.generate(tmp_path / "device.key"), current_time()
-    license = issue_license(
-        issuer=issuer, devices=[device.public], model_id=made.exported.model_id,
-        secret_values=values_to_license(made.exported.secret_values), customer="acme",
-        not_before=now - 60, expires_at=now + 3600,
-    )  # fmt: skip
-    session = InferenceSession(made.path, license=license, key=device, trust=issuer.public)
+    session = InferenceSession(made.path, **made.credentials(tmp_path))
     images = rounded(digits, 5)
     pixels = networks.paste((images * 255).round().to(torch.uint8), made.locked.secret.patch, "top-right")
     expected = networks.outputs_of(digits.network, pixels.float() / 255).numpy()

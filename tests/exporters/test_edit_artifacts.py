@@ -13,9 +13,8 @@ from artifacts import Artifact, make_artifact
 from torch import nn
 
 import networks
-from keylatch.keys import FileDeviceKey, FileIssuerKey, current_time, issue_license
 from keylatch.locks import EditKey, EditSettings, InputSpec, PixelEditor, load_editor, model_lock
-from keylatch.runtime import InferenceSession, read_manifest, values_to_license
+from keylatch.runtime import InferenceSession, read_manifest
 
 SPEC = InputSpec(3, networks.SIZE, networks.SIZE)
 BYTES = 255.0
@@ -55,12 +54,7 @@ def opened(artifact: Artifact) -> np.ndarray:
 
 
 def licensed(artifact: Artifact, folder: Path) -> InferenceSession:
-    issuer, device, now = FileIssuerKey.generate(), FileDeviceKey.generate(folder / "device.key"), current_time()
-    license = issue_license(
-        issuer=issuer, devices=[device.public], model_id=artifact.exported.model_id, customer="ACME Vision",
-        secret_values=values_to_license(artifact.exported.secret_values), not_before=now - 60, expires_at=now + 3600,
-    )  # fmt: skip
-    return InferenceSession(artifact.path, license=license, key=device, trust=issuer.public)
+    return InferenceSession(artifact.path, **artifact.credentials(folder))
 
 
 @pytest.fixture(scope="module")

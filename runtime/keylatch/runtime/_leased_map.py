@@ -110,7 +110,7 @@ def _watch(ready: threading.Event) -> None:
     ready.set()
     while True:
         signal.sigtimedwait({_SIGNAL}, _LOOK_AGAIN_SECONDS)
-        with _lock, contextlib.suppress(OSError):  # no memory: once more a little later
+        with _lock, contextlib.suppress(OSError, MemoryError):  # once more a little later
             _settle_asked_for()
 
 
