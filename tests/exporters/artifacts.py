@@ -35,9 +35,9 @@ class Artifact:
         """Secret values of the gate tensors alone."""
         return {k: v for k, v in self.exported.secret_values.items() if not k.startswith("known_answer.")}
 
-    def credentials(self, folder: Path) -> dict[str, Any]:
-        """Arguments of `InferenceSession`: a license for a new device key, which is written to the folder."""
-        issuer, device, now = FileIssuerKey.generate(), FileDeviceKey.generate(folder / "device.key"), current_time()
+    def credentials(self, issuer: FileIssuerKey, device: FileDeviceKey) -> dict[str, Any]:
+        """Arguments of `InferenceSession`, a license among them."""
+        now = current_time()
         license = issue_license(
             issuer=issuer,
             devices=[device.public],
@@ -48,6 +48,10 @@ class Artifact:
             expires_at=now + 3600,
         )
         return {"license": license, "key": device, "trust": issuer.public}
+
+    def new_credentials(self, folder: Path) -> dict[str, Any]:
+        """The same for a new issuer and a new device, whose key is written to the folder."""
+        return self.credentials(FileIssuerKey.generate(), FileDeviceKey.generate(folder / "device.key"))
 
     def graph(self) -> onnx.ModelProto:
         """The graph as it is on disk, external data not read."""

@@ -108,7 +108,7 @@ def test_bytes_are_normalized_in_the_graph(tmp_path: Path) -> None:
 
 
 def test_a_license_makes_the_runtime_give_the_opened_network(artifact: Artifact, tmp_path: Path) -> None:
-    session = InferenceSession(artifact.path, **artifact.credentials(tmp_path))
+    session = InferenceSession(artifact.path, **artifact.new_credentials(tmp_path))
     values = images(5)
     (keyed,) = session.run(None, {"image": values})
     assert relative(keyed, torch_outputs(artifact, values, opened=True)) <= 1e-5

@@ -190,28 +190,3 @@ def test_on_a_cpu_it_does_not_open_and_says_why(narrow: Artifact) -> None:
     with pytest.raises(SessionOptionError, match=r"the model computes in bfloat16, for which .* CPU") as refused:
         InferenceSession.locked(narrow.path, providers=["CPUExecutionProvider"])
     assert "list CUDAExecutionProvider" in str(refused.value.hint)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(CUDA not in onnxruntime.get_available_providers(), reason="onnxruntime has no CUDA")
-@pytest.mark.parametrize("captured", [False, True])
-def test_a_gpu_runs_it_as_it_is(narrow: Artifact, digits: networks.Digits, tmp_path: Path, captured: bool) -> None:
-    """With bound buffers, or with a captured CUDA graph; and through `run`."""
-    shown = np.ascontiguousarray(digits.images[:8].numpy())
-    expected = networks.outputs_of(digits.network, digits.images[:8]).numpy()
-    assert narrow.exported.proof.ran_on == CUDA
-    providers = [(CUDA, {"enable_cuda_graph": str(int(captured))})]
-    session = InferenceSession(narrow.path, providers=providers, **narrow.credentials(tmp_path))
-    assert session.get_providers()[0] == CUDA
-    binding = session.io_binding()
-    binding.bind_ortvalue_input("image", onnxruntime.OrtValue.ortvalue_from_numpy(shown, "cuda", 0))
-    output = onnxruntime.OrtValue.ortvalue_from_shape_and_type(expected.shape, np.float32, "cuda", 0)
-    binding.bind_ortvalue_output("output", output)
-    for _ in range(3):  # the first captures
-        session.run_with_iobinding(binding)
-    assert np.abs(output.numpy() - expected).max() < 0.05 * np.ptp(expected)
-    locked = InferenceSession.locked(narrow.path, providers=[CUDA]).run(None, {"image": shown})[0]
-    assert np.abs(locked - expected).max() > 0.1 * np.ptp(expected)
-    if not captured:
-        again = session.run(None, {"image": shown})[0]
-        assert np.abs(again - output.numpy()).max() < 1e-3 * np.ptp(expected)

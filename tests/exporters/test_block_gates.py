@@ -20,10 +20,10 @@ from torch import nn
 import networks
 from keylatch.errors import KeylatchError, LockError
 from keylatch.exporters import export, export_plain
-from keylatch.keys import FileDeviceKey, FileIssuerKey, current_time, issue_license
+from keylatch.keys import FileDeviceKey, FileIssuerKey
 from keylatch.locks import IMAGENET_MEAN, IMAGENET_STD, BlockTransform, InputSpec, Locked, block_lock
 from keylatch.locks._block_gate import SHOWN as SHOWN_VALUE
-from keylatch.runtime import InferenceSession, read_manifest, values_to_license
+from keylatch.runtime import InferenceSession, read_manifest
 
 SPEC = InputSpec(3, networks.SIZE, networks.SIZE, IMAGENET_MEAN, IMAGENET_STD)
 LINEAR, EVERYTHING = ("shf", "np"), ("shf", "np", "ffx")
@@ -179,24 +179,10 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> FileDeviceKey:
 ISSUER = FileIssuerKey.generate()
 
 
-def credentials(artifact: Artifact, device: FileDeviceKey) -> dict[str, Any]:
-    now = current_time()
-    license = issue_license(
-        issuer=ISSUER,
-        devices=[device.public],
-        model_id=artifact.exported.model_id,
-        secret_values=values_to_license(artifact.exported.secret_values),
-        customer="ACME Vision",
-        not_before=now - 60,
-        expires_at=now + 3600,
-    )
-    return {"license": license, "key": device, "trust": ISSUER.public}
-
-
 @pytest.mark.parametrize("name", marked(CASES))
 def test_a_license_makes_the_runtime_give_the_opened_network(name: str, made: Make, device: FileDeviceKey) -> None:
     artifact = made(name)
-    session = InferenceSession(artifact.path, **credentials(artifact, device))
+    session = InferenceSession(artifact.path, **artifact.credentials(ISSUER, device))
     expected = torch_outputs(name, artifact.locked, opened=True)
     for batch in (4, 1, 3):
         (keyed,) = session.run(None, {"image": fed(name, batch)})
@@ -398,12 +384,12 @@ def test_two_keys_of_one_network_are_two_models_and_two_licenses(made: Make, dev
     for own, other in (names, names[::-1]):
         artifact, foreign = made(own), made(other)
         assert artifact.exported.model_id != foreign.exported.model_id
-        session = InferenceSession(artifact.path, **credentials(artifact, device))
+        session = InferenceSession(artifact.path, **artifact.credentials(ISSUER, device))
         (keyed,) = session.run(None, {"image": fed(own)})
         original = networks.outputs_of(networks.settle(networks.Tokens), torch.from_numpy(fed(own))).numpy()
         assert relative(keyed, original) <= 1e-5
         with pytest.raises(KeylatchError, match="license") as caught:
-            InferenceSession(artifact.path, **credentials(foreign, device))
+            InferenceSession(artifact.path, **foreign.credentials(ISSUER, device))
         assert caught.value.hint
         # Nor do the values themselves, smuggled past the license.
         assert relative(artifact.run(fed(own), foreign.gate_values), original) >= ANOTHER

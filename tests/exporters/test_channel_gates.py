@@ -59,7 +59,7 @@ def relative(output: np.ndarray, expected: np.ndarray) -> float:
 
 
 def test_a_license_makes_the_runtime_give_the_opened_network(made: Artifact, tmp_path: Path) -> None:
-    session = InferenceSession(made.path, **made.credentials(tmp_path))
+    session = InferenceSession(made.path, **made.new_credentials(tmp_path))
     expected = torch_outputs(made, opened=True)
     for batch in (3, 1):
         (keyed,) = session.run(None, {"image": fed(made, batch)})

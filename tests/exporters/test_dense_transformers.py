@@ -43,7 +43,7 @@ def locked_by(name: str, lock: str) -> Locked:
 
 def keyed_outputs(artifact: Artifact, folder: Path, shown: torch.Tensor) -> list[Any]:
     """What the runtime answers with a license of its own."""
-    session = InferenceSession(artifact.path, **artifact.credentials(folder))
+    session = InferenceSession(artifact.path, **artifact.new_credentials(folder))
     return list(session.run(None, {"image": shown.numpy()}))
 
 

@@ -58,7 +58,7 @@ def rounded(digits: networks.Digits, count: int) -> torch.Tensor:
 def test_a_license_makes_the_runtime_give_the_original_on_patched_images(
     made: Artifact, tmp_path: Path, digits: networks.Digits
 ) -> None:
-    session = InferenceSession(made.path, **made.credentials(tmp_path))
+    session = InferenceSession(made.path, **made.new_credentials(tmp_path))
     images = rounded(digits, 5)
     pixels = networks.paste((images * 255).round().to(torch.uint8), made.locked.secret.patch, "top-right")
     expected = networks.outputs_of(digits.network, pixels.float() / 255).numpy()

@@ -54,7 +54,7 @@ def opened(artifact: Artifact) -> np.ndarray:
 
 
 def licensed(artifact: Artifact, folder: Path) -> InferenceSession:
-    return InferenceSession(artifact.path, **artifact.credentials(folder))
+    return InferenceSession(artifact.path, **artifact.new_credentials(folder))
 
 
 @pytest.fixture(scope="module")
